@@ -43,7 +43,7 @@ def test_all_that_use_an_image_share_it(with_head: tn.NanoModule) -> None:
     again = _native.Model(head._model)
     # The bytes are those that were given: none are copied.
     assert again.image is with_head.image is head._model.image
-    assert tn.LdaHead(head._model)._model is head._model
+    assert tn.heads.LdaHead(head._model)._model is head._model
     assert _native.Head(head._model).state() == _native.Head(with_head.image).state()
 
 
@@ -56,7 +56,7 @@ def test_copies_share_it(with_head: tn.NanoModule, make: object) -> None:
 
 def test_a_deep_copy_has_a_head_of_its_own(with_head: tn.NanoModule) -> None:
     other = copy.deepcopy(with_head)
-    assert isinstance(other.head, tn.LdaHead) and with_head.head is not None
+    assert isinstance(other.head, tn.heads.LdaHead) and with_head.head is not None
     before = with_head.head.state()
     other.head.fit(other.features_int8(inputs(9)), torch.arange(9) % 3)
     assert with_head.head.state() == before != other.head.state()
@@ -83,7 +83,7 @@ def test_the_state_dict_is_that_of_the_head(with_head: tn.NanoModule) -> None:
 
 
 def _in_a_process(nano: tn.NanoModule, seed: int) -> tuple[bytes, bytes]:
-    assert isinstance(nano.head, tn.LdaHead)
+    assert isinstance(nano.head, tn.heads.LdaHead)
     nano.head.fit(nano.features_int8(inputs(9, seed)), torch.arange(9) % 3)
     return features(nano, inputs(100, seed)), nano.head.state()
 

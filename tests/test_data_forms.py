@@ -59,7 +59,7 @@ def test_a_call_takes_arrays_of_any_layout(nano: tn.NanoModule) -> None:
     qat = tn.prepare_qat(_model(), array[:2], calibrate=array)
     assert torch.equal(qat(array), qat(X))
     for module in (nano, qat):
-        with pytest.raises(tn.InputError, match=r"expected a tensor \[N, 6\] of floats"):
+        with pytest.raises(tn.errors.InputError, match=r"expected a tensor \[N, 6\] of floats"):
             module(np.array([["a"] * 6]))
 
 
@@ -73,7 +73,7 @@ def test_a_head_takes_labels_as_a_device_does(nano: tn.NanoModule) -> None:
         expected = expected or nano.head.state()
         assert nano.head.state() == expected
     nano.head.reset()
-    with pytest.raises(tn.HeadError, match="no class is called 'wlak'; did you mean 'walk'"):
+    with pytest.raises(tn.errors.HeadError, match="no class is called 'wlak'; did you mean 'walk'"):
         nano.head.fit(features, ["wlak"] * len(X))
-    with pytest.raises(tn.HeadError, match=r"expected integers \[48\]"):
+    with pytest.raises(tn.errors.HeadError, match=r"expected integers \[48\]"):
         nano.head.fit(features, ["walk"])

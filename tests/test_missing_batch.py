@@ -59,7 +59,7 @@ def network(request: pytest.FixtureRequest) -> tuple[nn.Module, Tensor]:
 def test_an_example_without_a_batch_is_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     for convert in (tn.to_nano, tn.prepare_qat):
-        with pytest.raises(tn.InputError, match=f"the example: a tensor of {MISSING}"):
+        with pytest.raises(tn.errors.InputError, match=f"the example: a tensor of {MISSING}"):
             convert(model, x[0], calibrate=x)  # type: ignore[operator]
     assert is_one_sample(model, x[0]) and not is_one_sample(model, x)
     # A batch of one, and of as many as there are channels.
@@ -71,7 +71,7 @@ def test_an_example_without_a_batch_is_explained(network: tuple[nn.Module, Tenso
 def test_calibration_data_without_a_batch_are_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     for data in (x[0], list(x), [(x[0], 1)]):
-        with pytest.raises(tn.InputError, match=f"a calibration batch has shape .*{EXPECTED}"):
+        with pytest.raises(tn.errors.InputError, match=f"a calibration batch has shape .*{EXPECTED}"):
             tn.to_nano(model, x, calibrate=data)
 
 
@@ -79,14 +79,14 @@ def test_an_input_without_a_batch_is_explained(network: tuple[nn.Module, Tensor]
     model, x = network
     nano, qat = tn.to_nano(model, x, calibrate=x), tn.prepare_qat(model, x, calibrate=x)
     for call in (nano, nano.device_inputs, lambda sample: nano.verify("host", sample), qat):
-        with pytest.raises(tn.InputError, match=f"the input has shape .*{EXPECTED}"):
+        with pytest.raises(tn.errors.InputError, match=f"the input has shape .*{EXPECTED}"):
             call(x[0])
 
 
 def test_training_data_without_a_batch_are_explained(network: tuple[nn.Module, Tensor]) -> None:
     model, x = network
     samples = list(zip(x, torch.zeros(9, dtype=torch.int64), strict=True))
-    with pytest.raises(tn.InputError, match=f"batch 0 of train: .*{MISSING}"):
+    with pytest.raises(tn.errors.InputError, match=f"batch 0 of train: .*{MISSING}"):
         tn.fit(model, samples, epochs=1, progress=False)
 
 

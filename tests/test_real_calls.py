@@ -62,11 +62,11 @@ def test_only_nan_and_infinity_are_refused() -> None:
     for wrong in (torch.nan, torch.inf, -torch.inf):
         given = x.clone()
         given[3, 2] = wrong
-        with pytest.raises(tn.InputError, match=r"NaN or infinity in samples \[3\] of 5"):
+        with pytest.raises(tn.errors.InputError, match=r"NaN or infinity in samples \[3\] of 5"):
             nano(given)
     given = torch.zeros(5, 6)
     given[1, 0], given[1, 1], given[4, 5] = torch.inf, -torch.inf, torch.nan
-    with pytest.raises(tn.InputError, match=r"NaN or infinity in samples \[1, 4\] of 5"):
+    with pytest.raises(tn.errors.InputError, match=r"NaN or infinity in samples \[1, 4\] of 5"):
         nano(given)
 
 

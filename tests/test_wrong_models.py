@@ -21,22 +21,26 @@ ENTRIES: dict[str, Callable[[Any], object]] = {
     "prepare_qat": lambda model: tn.prepare_qat(model, X, calibrate=X),
     "learned": lambda model: tn.prepare_qat(model, X, calibrate=X, ranges="learned"),
     "fit": lambda model: tn.fit(model, (X, Y), **FIT),
-    "make_optimizer": lambda model: tn.make_optimizer(model),
+    "make_optimizer": lambda model: tn.training.make_optimizer(model),
     "freeze": lambda model: tn.freeze(model, "0"),
     "unfreeze": lambda model: tn.unfreeze(model, "0"),
     "frozen": lambda model: tn.frozen(model),
-    "feature_extraction": lambda model: tn.feature_extraction(model, (X, Y), head="2", **FIT),
-    "extract_features": lambda model: tn.extract_features(model, (X, Y), "2"),
-    "fine_tuning": lambda model: tn.fine_tuning(model, (X, Y), learning_rates={"2": 0.1}, **FIT),
-    "gradual_unfreezing": lambda model: tn.gradual_unfreezing(model, (X, Y), schedule={0: ["2"]}, **FIT),
-    "coral_alignment": lambda model: tn.coral_alignment(model, (X, Y), X, layer="2", **FIT),
-    "distillation": lambda model: tn.distillation(model, mlp(), (X, Y), **FIT),
-    "teacher": lambda model: tn.distillation(mlp(), model, (X, Y), **FIT),
-    "get_layer_outputs": lambda model: tn.get_layer_outputs(model, X, ["0"]),
-    "compare_model_features": lambda model: tn.compare_model_features(mlp(), model, X, [("0", "0")], "cka"),
-    "extractor": lambda model: tn.get_model_feature_extractor(model, "0")(X),
-    "TransferModel": lambda model: tn.TransferModel(model, nn.Linear(3, 2))(X),
-    "reestimate_batch_norm": lambda model: tn.reestimate_batch_norm(
+    "feature_extraction": lambda model: tn.transfer.feature_extraction(model, (X, Y), head="2", **FIT),
+    "extract_features": lambda model: tn.transfer.extract_features(model, (X, Y), "2"),
+    "fine_tuning": lambda model: tn.transfer.fine_tuning(model, (X, Y), learning_rates={"2": 0.1}, **FIT),
+    "gradual_unfreezing": lambda model: tn.transfer.gradual_unfreezing(
+        model, (X, Y), schedule={0: ["2"]}, **FIT
+    ),
+    "coral_alignment": lambda model: tn.transfer.coral_alignment(model, (X, Y), X, layer="2", **FIT),
+    "distillation": lambda model: tn.transfer.distillation(model, mlp(), (X, Y), **FIT),
+    "teacher": lambda model: tn.transfer.distillation(mlp(), model, (X, Y), **FIT),
+    "get_layer_outputs": lambda model: tn.transfer.get_layer_outputs(model, X, ["0"]),
+    "compare_model_features": lambda model: tn.transfer.compare_model_features(
+        mlp(), model, X, [("0", "0")], "cka"
+    ),
+    "extractor": lambda model: tn.transfer.get_model_feature_extractor(model, "0")(X),
+    "TransferModel": lambda model: tn.transfer.TransferModel(model, nn.Linear(3, 2))(X),
+    "reestimate_batch_norm": lambda model: tn.transfer.reestimate_batch_norm(
         nn.Sequential(nn.BatchNorm1d(6), model), X
     ),
 }
@@ -82,11 +86,11 @@ class Raising(nn.Sequential):
 @pytest.mark.parametrize("given", [None, 3, nn.Linear, abs, {"0.weight": X}])
 def test_objects_that_are_not_modules_are_refused(entry: str, given: object) -> None:
     if entry == "reestimate_batch_norm":
-        with pytest.raises(tn.InputError, match=r"model is .*; expected an nn\.Module"):
-            tn.reestimate_batch_norm(given, X)  # type: ignore[arg-type]
+        with pytest.raises(tn.errors.InputError, match=r"model is .*; expected an nn\.Module"):
+            tn.transfer.reestimate_batch_norm(given, X)  # type: ignore[arg-type]
         return
     with pytest.raises(
-        tn.InputError, match=r"(model|base_model|student|teacher) is .*; expected an nn\.Module"
+        tn.errors.InputError, match=r"(model|base_model|student|teacher) is .*; expected an nn\.Module"
     ):
         ENTRIES[entry](given)
 
@@ -121,9 +125,9 @@ def _told(result: object) -> object:
     """What can be compared of a result."""
     if isinstance(result, tn.NanoModule):
         return result(X).tolist()
-    if isinstance(result, tn.QatModule):
+    if isinstance(result, tn.qat.QatModule):
         return sorted(result.float_state_dict()), result.eval()(X).tolist()
-    if isinstance(result, tn.History):
+    if isinstance(result, tn.training.History):
         return result["loss"]
     if isinstance(result, torch.utils.data.TensorDataset):
         return [tensor.tolist() for tensor in result.tensors]
@@ -210,7 +214,7 @@ def test_torchscript_is_refused_where_python_must_see_it(entry: str, inside: boo
     model = torch.jit.script(mlp())
     if inside:
         model = nn.Sequential(torch.jit.script(nn.Linear(6, 8)), nn.ReLU(), nn.Linear(8, 3))
-    with pytest.raises(tn.InputError, match=r"(module '[02]'|the model) is a TorchScript module"):
+    with pytest.raises(tn.errors.InputError, match=r"(module '[02]'|the model) is a TorchScript module"):
         ENTRIES[entry](model)
 
 
@@ -218,10 +222,10 @@ def test_torchscript_is_refused_where_python_must_see_it(entry: str, inside: boo
 def test_exported_modules_with_one_mode_are_explained(entry: str) -> None:
     program = torch.export.export(mlp(), (X,))
     with pytest.raises(
-        tn.InputError, match=r"cannot change between train and evaluation mode|has no module '0'"
+        tn.errors.InputError, match=r"cannot change between train and evaluation mode|has no module '0'"
     ):
         ENTRIES[entry](program.module())
-    with pytest.raises(tn.InputError, match=r"expected an nn\.Module: the one that was exported"):
+    with pytest.raises(tn.errors.InputError, match=r"expected an nn\.Module: the one that was exported"):
         ENTRIES[entry](program)
 
 
@@ -229,7 +233,7 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
     model = mlp()
     model.stream = open(__file__)  # noqa: SIM115
     try:
-        with pytest.raises(tn.InputError, match=r"Sequential cannot be copied by copy\.deepcopy"):
+        with pytest.raises(tn.errors.InputError, match=r"Sequential cannot be copied by copy\.deepcopy"):
             tn.prepare_qat(model, X, calibrate=X)
     finally:
         model.stream.close()
@@ -238,22 +242,22 @@ def test_a_model_that_cannot_be_copied_is_refused() -> None:
 # No machine has so many GPUs.
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
 def test_a_missing_torch_device_is_refused(device: str) -> None:
-    for call in ("fit", "feature_extraction"):
+    for call in (tn.fit, tn.transfer.feature_extraction):
         model = mlp()
-        options = {"head": "2"} if call == "feature_extraction" else {}
-        with pytest.raises(tn.FitError, match=f"device='{device}'; the model cannot go there"):
-            getattr(tn, call)(model, (X, Y), device=device, **options, **FIT)
+        options = {"head": "2"} if call is tn.transfer.feature_extraction else {}
+        with pytest.raises(tn.errors.FitError, match=f"device='{device}'; the model cannot go there"):
+            call(model, (X, Y), device=device, **options, **FIT)
         assert model[0].weight.device.type == "cpu"
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        tn.freeze_ranges,
-        tn.unfreeze_ranges,
-        tn.enable_quantization,
-        lambda qat: tn.disable_quantization(qat, "0"),
-        tn.fold_batch_norm,
+        tn.qat.freeze_ranges,
+        tn.qat.unfreeze_ranges,
+        tn.qat.enable_quantization,
+        lambda qat: tn.qat.disable_quantization(qat, "0"),
+        tn.qat.fold_batch_norm,
     ],
 )
 def test_changes_of_a_qat_module_see_through_wrappers(change: Callable[[nn.Module], None]) -> None:
@@ -263,5 +267,5 @@ def test_changes_of_a_qat_module_see_through_wrappers(change: Callable[[nn.Modul
     change(nn.DataParallel(qat))
     assert torch.equal(qat.get_extra_state(), expected.get_extra_state())
     assert torch.equal(qat.quantization_ranges.frozen, expected.quantization_ranges.frozen)
-    with pytest.raises(tn.InputError, match="qat is a Sequential; expected what prepare_qat returns"):
+    with pytest.raises(tn.errors.InputError, match="qat is a Sequential; expected what prepare_qat returns"):
         change(mlp())

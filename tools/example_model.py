@@ -47,7 +47,7 @@ def main() -> None:
     print(f"as trained: {accuracy(nano, images[first:], labels[first:]):.0%}")
     learnt, measured = slice(0, LEARNT), slice(LEARNT, None)
     print(f"white on black: {accuracy(nano, changed[measured], labels[first:][measured]):.0%}")
-    assert isinstance(nano.head, tn.SgdHead)
+    assert isinstance(nano.head, tn.heads.SgdHead)
     nano.head.fit(nano.features_int8(changed[learnt]), labels[first:][learnt], epochs=20)
     print(f"after {LEARNT} samples: {accuracy(nano, changed[measured], labels[first:][measured]):.0%}")
     print(nano.summary())

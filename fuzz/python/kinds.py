@@ -95,7 +95,7 @@ def _models(modules: list[tn.NanoModule], folder: Path) -> Kind:
     def read(path: Path) -> None:
         try:
             nano = tn.load(path)
-        except tn.FileFormatError as error:
+        except tn.errors.FileFormatError as error:
             # A forged model would have a forged id, too: corrects it.
             written = re.search(r"of its layers this version writes ([0-9a-f]{8})", str(error))
             if written is None:
@@ -112,7 +112,7 @@ def _models(modules: list[tn.NanoModule], folder: Path) -> Kind:
 
 def _records(nano: tn.NanoModule, folder: Path) -> Kind:
     file = folder / "made.record"
-    with tn.Device("sim", nano=nano) as device, tn.record(device, file):
+    with tn.Device("sim", nano=nano) as device, tn.device.record(device, file):
         device.fit(_X[:6], _Y[:6])
         device.add_class("new")
         device.undo()
@@ -121,7 +121,10 @@ def _records(nano: tn.NanoModule, folder: Path) -> Kind:
         device.reset()
     content = file.read_bytes()
     return Kind(
-        ".record", [content], [changes.json_lines, changes.any_bytes], lambda path: tn.replay(path, nano)
+        ".record",
+        [content],
+        [changes.json_lines, changes.any_bytes],
+        lambda path: tn.device.replay(path, nano),
     )
 
 

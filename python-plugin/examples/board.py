@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch_nano import NanoModule, SgdHead
+from torch_nano import NanoModule
 from torch_nano.device.client import Device, Prediction
 from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.heads import SgdHead
 from training import IntArray
 
 

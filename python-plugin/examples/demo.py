@@ -33,7 +33,7 @@ try:
     from rich import box
     from rich.console import Console
     from rich.table import Table
-    from torch_nano.device.transport.qemu import BoardError
+    from torch_nano.errors import BoardError
     from torch_nano.files.writing import write_file
 except ModuleNotFoundError as missing:
     sys.exit(

@@ -96,7 +96,7 @@ def cost(name: str, model: nn.Module, images: Tensor) -> Cost:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     try:
         summary = tn.to_nano(model.eval(), images[:1], calibrate=images).summary()
-    except tn.UnsupportedError as error:
+    except tn.errors.UnsupportedError as error:
         calls = "1 call" if len(error.nodes) == 1 else f"{len(error.nodes)} calls"
         return Cost(name, parameters, refused=f"{calls}, such as {error.nodes[0].operator}")
     return Cost(name, parameters, summary.flash_bytes, summary.arena_bytes, summary.macs)

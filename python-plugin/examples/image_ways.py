@@ -73,15 +73,15 @@ def extract_features(model: ResNet, new: Task, seed: int) -> tuple[ResNet, float
     tn.freeze(frozen)
     tn.unfreeze(frozen, "fc")
     slow = tn.fit(frozen, new.train, epochs=2, seed=seed, progress=False)
-    fast = tn.feature_extraction(
+    fast = tn.transfer.feature_extraction(
         model, new.train, head="fc", epochs=60, learning_rate=3e-3, seed=seed, progress=False
     )
     return model, min(slow["seconds"]), min(fast["seconds"])
 
 
-def fine_tune(model: ResNet, train: tuple[Tensor, Tensor], seed: int) -> tn.History:
+def fine_tune(model: ResNet, train: tuple[Tensor, Tensor], seed: int) -> tn.training.History:
     """Fine-tunes all layers at their own learning rates, which StepLR lowers; in place."""
-    return tn.fine_tuning(
+    return tn.transfer.fine_tuning(
         model,
         train,
         learning_rates=RATES,
@@ -93,9 +93,9 @@ def fine_tune(model: ResNet, train: tuple[Tensor, Tensor], seed: int) -> tn.Hist
     )
 
 
-def unfreeze_gradually(model: ResNet, new: Task, seed: int) -> tn.History:
+def unfreeze_gradually(model: ResNet, new: Task, seed: int) -> tn.training.History:
     """Trains first the head, then also the last layer, then everything; in place."""
-    return tn.gradual_unfreezing(
+    return tn.transfer.gradual_unfreezing(
         model,
         new.train,
         schedule={0: ["fc"], 6: ["layer4"], 10: ["*"]},
@@ -146,7 +146,7 @@ def rehearse(model: ResNet, old_head: nn.Linear, old: Task, new: Task, seed: int
     model = with_both_heads(model, old_head)
     some = 2 * len(new.x)
     x, y = torch.cat([old.x[:some], new.x]), torch.cat([old.y[:some], new.y + DIGITS])
-    tn.fine_tuning(
+    tn.transfer.fine_tuning(
         model,
         (x, y),
         learning_rates=RATES,
@@ -161,14 +161,14 @@ def rehearse(model: ResNet, old_head: nn.Linear, old: Task, new: Task, seed: int
 
 def distil(
     teacher: ResNet, old: Task, new: Task, *, width: int, epochs: int, seed: int
-) -> tuple[ResNet, tn.QatModule]:
+) -> tuple[ResNet, tn.qat.QatModule]:
     """Distils both tasks into a narrow network: in float, then through the device's arithmetic."""
     some = 6 * len(new.x)
     x = torch.cat([old.x[:some], new.x.repeat(4, 1, 1, 1)])
     y = torch.cat([old.y[:some], new.y.repeat(4) + DIGITS])
     with reproducible(seed):
         small = resnet18(2 * DIGITS, width=width)
-    tn.distillation(
+    tn.transfer.distillation(
         small,
         teacher,
         (x, y),
@@ -181,8 +181,8 @@ def distil(
     )
     few = slice(some - 200, some + len(new.x))
     qat = tn.prepare_qat(small, x[:1], calibrate=x[few])
-    tn.freeze_ranges(qat)
-    tn.distillation(
+    tn.qat.freeze_ranges(qat)
+    tn.transfer.distillation(
         qat,
         small,
         (x[few], y[few]),

@@ -36,9 +36,11 @@ from board import (
     ring_bytes,
 )
 from torch import Tensor, nn
-from torch_nano import NanoModule, VerifyReport, freeze, to_nano
+from torch_nano import NanoModule, freeze, to_nano
 from torch_nano.device.client import Device
-from torch_nano.device.transport.qemu import BoardError, QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.errors import BoardError
+from torch_nano.results import VerifyReport
 from training import IntArray, accuracy, logistic_regression, reproducible
 
 DIGITS, SHIPPED_DIGITS = 10, 8

@@ -24,9 +24,10 @@ from board import (
 )
 from rich.progress import track
 from torch import Tensor
-from torch_nano import NanoModule, VerifyReport, freeze, to_nano
+from torch_nano import NanoModule, freeze, to_nano
 from torch_nano.device.client import Device
 from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.results import VerifyReport
 from training import IntArray, accuracy, logistic_regression
 from watch import (
     EXERCISES,

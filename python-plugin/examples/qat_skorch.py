@@ -45,7 +45,7 @@ class FreezeRanges(Callback):  # type: ignore[misc]
     def on_epoch_begin(self, net: NeuralNetClassifier, **_: object) -> None:
         """Called by skorch."""
         if len(net.history) - 1 == self.at:
-            tn.freeze_ranges(net.module_)
+            tn.qat.freeze_ranges(net.module_)
 
 
 def network() -> nn.Module:
@@ -60,7 +60,7 @@ def network() -> nn.Module:
     )
 
 
-def estimator(qat: tn.QatModule) -> NeuralNetClassifier:
+def estimator(qat: tn.qat.QatModule) -> NeuralNetClassifier:
     """The scikit-learn estimator; skorch adds the softmax for its probabilities."""
     return NeuralNetClassifier(
         qat,

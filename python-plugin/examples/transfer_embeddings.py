@@ -65,7 +65,7 @@ class OnBoard:
     nano: tn.NanoModule
     float_accuracy: float
     accuracy: float
-    verified: tn.VerifyReport
+    verified: tn.results.VerifyReport
 
 
 @dataclass(frozen=True)
@@ -138,14 +138,18 @@ def with_new_head(model: BaseModel) -> BaseModel:
 def extract_features(base: BaseModel, data: Data, seed: int) -> BaseModel:
     """A new head trained on the base's features."""
     model, train = with_new_head(base), (data.x, data.y)
-    tn.feature_extraction(model, train, head="head", epochs=40, learning_rate=0.01, seed=seed, progress=False)
+    tn.transfer.feature_extraction(
+        model, train, head="head", epochs=40, learning_rate=0.01, seed=seed, progress=False
+    )
     return model
 
 
 def fine_tune(base: BaseModel, data: Data, seed: int) -> BaseModel:
     """A new head at the lesson's learning rate, the layers before it at a fifth, the first one frozen."""
     model, rates = with_new_head(base), {"backbone.[2-4]": 2e-4, "head": 1e-3}
-    tn.fine_tuning(model, (data.x, data.y), learning_rates=rates, epochs=30, seed=seed, progress=False)
+    tn.transfer.fine_tuning(
+        model, (data.x, data.y), learning_rates=rates, epochs=30, seed=seed, progress=False
+    )
     return model
 
 
@@ -161,7 +165,7 @@ def adapt_as_the_lesson(base: BaseModel, domain: Data, seed: int) -> BaseModel:
     """A new head and the layer before it, trained on the new domain's few samples alone."""
     model, rates = with_new_head(base), {"backbone.4": 5e-4, "head": 5e-4}
     train = (domain.x, domain.y)
-    tn.fine_tuning(model, train, learning_rates=rates, epochs=60, seed=seed, progress=False)
+    tn.transfer.fine_tuning(model, train, learning_rates=rates, epochs=60, seed=seed, progress=False)
     return model
 
 
@@ -206,7 +210,7 @@ def adapt(base: BaseModel, data: Data, domain: Data, seed: int) -> BaseModel:
     model = copy.deepcopy(base)
     variance = (domain.x.var(0) - data.x.var(0)).mean().clamp(min=0.01)
     teacher = Densities(data, variance)
-    tn.distillation(
+    tn.transfer.distillation(
         model,
         teacher,
         teacher.draw(4000),
@@ -222,12 +226,12 @@ def adapt(base: BaseModel, data: Data, domain: Data, seed: int) -> BaseModel:
     return model
 
 
-def train_in_integers(model: BaseModel, data: Data, seed: int) -> tn.QatModule:
+def train_in_integers(model: BaseModel, data: Data, seed: int) -> tn.qat.QatModule:
     """A copy trained through the device's arithmetic, with the float model as its teacher."""
     qat = tn.prepare_qat(model, data.x[:1], calibrate=data.x)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     train = (data.x, data.y)
-    tn.distillation(qat, model, train, epochs=5, learning_rate=2e-4, seed=seed, progress=False)
+    tn.transfer.distillation(qat, model, train, epochs=5, learning_rate=2e-4, seed=seed, progress=False)
     return qat
 
 
@@ -327,7 +331,7 @@ def main() -> int:
     started = time.monotonic()
     try:
         result = run()
-    except (tn.BoardError, OSError) as error:
+    except (tn.errors.BoardError, OSError) as error:
         print(f"transfer_embeddings: {error}", file=sys.stderr)
         return 1
     print_result(result, Console())

@@ -73,7 +73,7 @@ class OnBoard:
     nano: tn.NanoModule
     float_accuracy: tuple[float, float]
     accuracy: tuple[float, float]
-    verified: tn.VerifyReport
+    verified: tn.results.VerifyReport
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Result:
     epoch_seconds: float
     cached_epoch_seconds: float
     #: The gradual unfreezing, and the fine-tuning whose learning rates StepLR lowers.
-    gradual: tn.History
-    stepped: tn.History
+    gradual: tn.training.History
+    stepped: tn.training.History
     #: Accuracy on the new task with five channels, before and after training.
     five_channels: tuple[float, float]
     on_board: dict[str, OnBoard]
@@ -241,7 +241,7 @@ def print_result(result: Result, console: Console) -> None:
                 console.print(f"{cost.name} has {cost.refused}, that integers cannot run", highlight=False)
 
 
-def _phases(history: tn.History, title: str) -> Table:
+def _phases(history: tn.training.History, title: str) -> Table:
     """A table with a row for consecutive epochs of the same learning rates."""
     table = _table("learning rates", "epochs", "loss", "accuracy", "s", title=title)
     for _, group in itertools.groupby(history, key=lambda record: record.learning_rates):
@@ -272,7 +272,7 @@ def main() -> int:
     started, console = time.monotonic(), Console()
     try:
         result = run(settings, console)
-    except (tn.BoardError, OSError) as error:
+    except (tn.errors.BoardError, OSError) as error:
         print(f"transfer_images: {error}", file=sys.stderr)
         return 1
     print_result(result, console)

@@ -121,7 +121,7 @@ def node(device: tn.Device, number: int) -> ClientApp:
     return client_app(lambda context: nullcontext(device), learn)
 
 
-def solve_seconds(head: tn.LdaHead) -> float:
+def solve_seconds(head: tn.heads.LdaHead) -> float:
     """Median time of one LDA solve."""
     taken = []
     for _ in range(50):
@@ -140,7 +140,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.getLogger("flwr").setLevel(logging.WARNING)
     nano = converted()
-    assert isinstance(nano.head, tn.LdaHead)
+    assert isinstance(nano.head, tn.heads.LdaHead)
     head_bytes = len(nano.head.state())
     strategy = MeasuredAveraging(nano, fraction_evaluate=0.0)
     table = Table("round", "MB to nodes", "beside the head", "B a node", "MB from nodes", "send s", "merge s")

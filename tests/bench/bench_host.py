@@ -124,7 +124,7 @@ def fake_quantized(model: nn.Module, x: Tensor) -> nn.Module:
 def through_the_device(model: nn.Module, x: Tensor) -> nn.Module:
     """The model with the device's arithmetic, ranges frozen."""
     qat = tn.prepare_qat(model, x, calibrate=x)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     return qat
 
 

@@ -98,14 +98,14 @@ def instructions(frozen: Frozen) -> tuple[int, int]:
     x = torch.from_numpy(real(frozen.user.features[:samples], frozen.quantization))
     nano = tn.to_nano(alone, x, calibrate=x, train_last=2, head=SETTINGS)
     inputs = nano.device_inputs(x)
-    with tn.Device(tn.QemuBoard(nano.image)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image)) as device:
         forward = device.predict(inputs[0]).ticks
         for sample, label in zip(inputs, frozen.user.label.tolist(), strict=False):
             device.learn(sample, label)
         step = device.train(1) // samples
         assert nano.head is not None
         learnt = nano.features_int8(x)
-        assert isinstance(nano.head, tn.SgdHead)
+        assert isinstance(nano.head, tn.heads.SgdHead)
         nano.head.fit(learnt, frozen.user.label[:samples], 1)
         if device.head_state() != nano.head.state():
             raise SystemExit("the board's head is not the host's")

@@ -25,7 +25,7 @@ CHIP = "esp32c3"
 class Cost:
     """What a model took on the board, and what its layers would take on a chip."""
 
-    profile: tn.Profile
+    profile: tn.results.Profile
     #: Instructions of one run.
     run: int
     #: Instructions from the start of the board to its first request: the image is checked, its head loaded.
@@ -47,7 +47,7 @@ class Cycles:
     taken_branches: int
 
 
-def cycles_of(counts: tn.Counts) -> dict[str, int]:
+def cycles_of(counts: tn.device.Counts) -> dict[str, int]:
     """The fields of :class:`Cycles`, for what has more of its own."""
     return {each.name: getattr(counts, each.name) for each in fields(Cycles)}
 
@@ -97,7 +97,7 @@ def measure(nano: tn.NanoModule) -> Cost:
     report = nano.verify("rv32imc", x)
     if not report:
         raise SystemExit(f"{nano.name}: {report}")
-    with tn.Device(tn.QemuBoard(nano.image)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image)) as device:
         load = device.stats().startup_ticks
         return Cost(nano.profile(CHIP, x), device.predict(sent).ticks, load)
 

@@ -33,12 +33,12 @@ def measure_heads() -> list[HeadResult]:
     torch.manual_seed(SEED)
     model = nn.Sequential(nn.Linear(16, FEATURES), nn.ReLU(), nn.Linear(FEATURES, CLASSES))
     x = torch.randn(SAMPLES, 16)
-    with tn.Device(tn.QemuBoard(tn.to_nano(model[:2], x, calibrate=x).image)) as device:
+    with tn.Device(tn.device.QemuBoard(tn.to_nano(model[:2], x, calibrate=x).image)) as device:
         backbone = device.predict(np.zeros(16, np.int8)).ticks
     results = []
     for settings in (tn.heads.SGD(), tn.heads.LDA(), tn.heads.Prototype()):
         nano = tn.to_nano(model, x, calibrate=x, head=settings)
-        with tn.Device(tn.QemuBoard(nano.image)) as device:
+        with tn.Device(tn.device.QemuBoard(nano.image)) as device:
             results += _sgd(nano, device, x) if isinstance(settings, tn.heads.SGD) else _sums(nano, device, x)
             ticks = device.predict(nano.device_inputs(x[:1])[0]).ticks - backbone
             name = type(nano.head).__name__
@@ -52,7 +52,7 @@ def measure_heads() -> list[HeadResult]:
 def _sgd(nano: tn.NanoModule, device: tn.Device, x: torch.Tensor) -> list[HeadResult]:
     """One sample, learnt until no row learns any more: the difference is what learning costs."""
     head = nano.head
-    assert isinstance(head, tn.SgdHead)
+    assert isinstance(head, tn.heads.SgdHead)
     sample = x[:1]
     device.learn(nano.device_inputs(sample)[0], 0)
     features, label = nano.features_int8(sample), torch.tensor([0])
@@ -74,13 +74,13 @@ def _sgd(nano: tn.NanoModule, device: tn.Device, x: torch.Tensor) -> list[HeadRe
 def _sums(nano: tn.NanoModule, device: tn.Device, x: torch.Tensor) -> list[HeadResult]:
     """Samples of all classes, one after the other."""
     head = nano.head
-    assert isinstance(head, (tn.LdaHead, tn.PrototypeHead))
+    assert isinstance(head, (tn.heads.LdaHead, tn.heads.PrototypeHead))
     labels = torch.arange(len(x)) % CLASSES
     for sample, label in zip(nano.device_inputs(x), labels.tolist(), strict=True):
         device.learn(sample, label)
     head.fit(nano.features_int8(x), labels)
     name = type(head).__name__
     results = [HeadResult(name, "RAM in bytes", head.ram_bytes)]
-    if isinstance(head, tn.LdaHead):
+    if isinstance(head, tn.heads.LdaHead):
         results.append(HeadResult(name, "instructions of a commit", device.commit(), 40e6))
     return results

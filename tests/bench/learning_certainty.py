@@ -158,7 +158,7 @@ def samples_of(nano: tn.NanoModule, fold: Fold, label: IntArray, chosen: IntArra
     return Samples(nano.features_int8(fold.x[chosen]), torch.from_numpy(label[chosen]))
 
 
-def without_class(fold: Fold, missing: int) -> tn.QatModule:
+def without_class(fold: Fold, missing: int) -> tn.qat.QatModule:
     """The watch's model with a Linear that has no row for one class."""
     net = fold.trained
     kept = [one for one in range(net.head.out_features) if one != missing]
@@ -184,7 +184,7 @@ def imbalanced(label: IntArray, seed: int) -> IntArray:
 
 
 def balance(
-    model: tn.QatModule, meaning: Quantization, user: Samples, test: Samples, seed: int
+    model: tn.qat.QatModule, meaning: Quantization, user: Samples, test: Samples, seed: int
 ) -> dict[str, Accuracies]:
     """What heads that learn an imbalanced stream of the user's samples recognise, in %: the mean over
     classes, and over samples as frequent as in the stream."""

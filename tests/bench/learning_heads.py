@@ -33,7 +33,7 @@ class Heads:
     one_pass: dict[str, LdaHead | PrototypeHead]
 
 
-def heads_of(model: tn.QatModule, sgd: SGD) -> Heads:
+def heads_of(model: tn.qat.QatModule, sgd: SGD) -> Heads:
     """A model converted with each trainer."""
     settings: dict[str, HeadSettings] = {"lda": LDA(), "prototype": Prototype()}
     descending = tn.to_nano(model, head=sgd).head

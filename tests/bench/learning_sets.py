@@ -50,7 +50,7 @@ class Frozen:
 
     backbone: nn.Sequential
     #: It with a Linear of zeros for all classes, ready for :func:`torch_nano.to_nano` with any head.
-    model: tn.QatModule
+    model: tn.qat.QatModule
     #: The factory's inputs and classes: they set the ranges.
     factory: tuple[Tensor, Tensor]
     user: Samples
@@ -168,7 +168,7 @@ def with_head(backbone: nn.Sequential, classes: int) -> nn.Sequential:
     return nn.Sequential(backbone, head).eval()
 
 
-def ranged(model: nn.Module, x: Tensor) -> tn.QatModule:
+def ranged(model: nn.Module, x: Tensor) -> tn.qat.QatModule:
     """A model with the ranges of typical inputs x: `to_nano` gives of it what it gives of the model itself
     calibrated with x, without tracing it anew for each head."""
     return tn.prepare_qat(model, x[:1], calibrate=x)

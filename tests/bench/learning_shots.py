@@ -32,7 +32,7 @@ class Shipped:
     """A model as a factory ships it, and what it knows."""
 
     #: With the trained Linear.
-    model: tn.QatModule
+    model: tn.qat.QatModule
     #: Of that Linear.
     layer: nn.Linear
     #: The factory's samples.

@@ -47,7 +47,7 @@ class Fold:
     x: Tensor
     parts: watch.Split
     trained: watch.WatchNet
-    model: tn.QatModule
+    model: tn.qat.QatModule
 
     @property
     def shipped(self) -> Shipped:

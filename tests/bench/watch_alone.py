@@ -29,8 +29,8 @@ class Alone:
 
 
 def sensor_of(
-    x: Tensor, windows: watch.Windows, order: IntArray, labelled: int, options: tn.SensingOptions
-) -> tn.RecordedSensor:
+    x: Tensor, windows: watch.Windows, order: IntArray, labelled: int, options: tn.device.SensingOptions
+) -> tn.device.RecordedSensor:
     """The samples of the windows `order` of x [N, 6, 100] without their overlaps; a button is pressed at the
     end of each of the first `labelled` ones.
     """
@@ -49,7 +49,7 @@ def sensor_of(
         ends.append(count - 1)
     classes: Sequence[int] = windows.exercise[order[:labelled]].tolist()
     presses = dict(zip(ends, classes, strict=False))
-    return tn.RecordedSensor(torch.cat(parts).numpy(), presses, gaps=gaps, options=options)
+    return tn.device.RecordedSensor(torch.cat(parts).numpy(), presses, gaps=gaps, options=options)
 
 
 def learn_alone(
@@ -64,16 +64,16 @@ def learn_alone(
     """
     parts = watch.personal_split(windows, subject, arm)
     order = np.concatenate([parts.train, parts.train[:QUIET], parts.test])
-    options = tn.SensingOptions(hop=watch.HOP, epochs=epochs, pause=PAUSE)
+    options = tn.device.SensingOptions(hop=watch.HOP, epochs=epochs, pause=PAUSE)
     sensor = sensor_of(x, windows, order, len(parts.train), options)
-    with tn.Device(tn.QemuBoard(image, sensor=sensor)) as device:
+    with tn.Device(tn.device.QemuBoard(image, sensor=sensor)) as device:
         reports = list(device.watch())
         state = device.head_state()
     sensed = np.array([report.details["class"] for report in reports if report.event == "sensed"], np.int64)
     missed = sum(report.details["samples"] for report in reports if report.event == "missed")
     if len(sensed) != len(order) or missed:
         raise RuntimeError(f"{len(sensed)} of {len(order)} windows sensed, {missed} samples missed")
-    replayed = tn.replay_sensing(reports, sensor, image)
+    replayed = tn.device.replay_sensing(reports, sensor, image)
     if replayed.head is None or replayed.head.state() != state:
         raise RuntimeError("the replay ends with another head than the board")
     scored = windows.exercise[parts.test]

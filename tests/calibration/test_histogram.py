@@ -86,10 +86,14 @@ def test_auto_has_the_least_squared_error_of_all_methods() -> None:
 def test_wrong_percentiles_and_methods_are_refused() -> None:
     x = torch.randn(40, 4)
     model = nn.Sequential(nn.Linear(4, 3))
-    with pytest.raises(tn.InputError, match=r"percentile is 101; expected a number above 0, at most 100"):
+    with pytest.raises(
+        tn.errors.InputError, match=r"percentile is 101; expected a number above 0, at most 100"
+    ):
         tn.to_nano(model, x, calibrate=x, method="percentile", percentile=101)
     for make in (tn.to_nano, tn.prepare_qat):
-        with pytest.raises(tn.InputError, match=r"percentile is 99 and method 'minmax', .*='percentile'"):
+        with pytest.raises(
+            tn.errors.InputError, match=r"percentile is 99 and method 'minmax', .*='percentile'"
+        ):
             make(model, x, calibrate=x, percentile=99)
-    with pytest.raises(tn.InputError, match="method is 'best'; expected one of minmax, "):
+    with pytest.raises(tn.errors.InputError, match="method is 'best'; expected one of minmax, "):
         tn.to_nano(model, x, calibrate=x, method="best")  # type: ignore[arg-type]

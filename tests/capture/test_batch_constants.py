@@ -42,5 +42,5 @@ def test_a_constant_of_the_batch_is_that_of_one_sample(function: Callable[[Tenso
 
 def test_numbers_of_the_samples_are_no_constant_of_the_batch() -> None:
     model = Lambda(lambda x: x + torch.arange(x.shape[0]).float()[:, None])
-    with pytest.raises((tn.UnsupportedError, tn.CaptureError)):
+    with pytest.raises((tn.errors.UnsupportedError, tn.errors.CaptureError)):
         capture(model, torch.randn(6, 4))

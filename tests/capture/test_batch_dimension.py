@@ -69,7 +69,7 @@ def test_they_are_the_same_with_the_batch_in_front(forward: Callable[..., Tensor
 )
 def test_calls_over_the_batch_are_refused(forward: Callable[..., Tensor]) -> None:
     with pytest.raises(
-        tn.UnsupportedError,
+        tn.errors.UnsupportedError,
         match=r"the batch is not its first|whose batch is dimension [12], and works along it",
     ):
         capture(Transposed(forward).eval(), X)

@@ -73,7 +73,7 @@ def test_all_unsupported_calls_come_in_one_error():
             y = F.dropout(torch.cumprod(x, 1))
             return torch.sort(y * 2.0, 1).values
 
-    with pytest.raises(tn.UnsupportedError) as caught:
+    with pytest.raises(tn.errors.UnsupportedError) as caught:
         capture(Unsupported(), torch.zeros(2, 8))
     nodes = caught.value.nodes
     assert nodes[0].module_path == "inner"
@@ -104,7 +104,7 @@ def test_all_unsupported_calls_come_in_one_error():
     ],
 )
 def test_unsupported_calls_say_why(forward, reason):
-    with pytest.raises(tn.UnsupportedError, match=reason):
+    with pytest.raises(tn.errors.UnsupportedError, match=reason):
         capture(net(forward), torch.zeros(3, 4))
 
 
@@ -123,7 +123,7 @@ def test_unsupported_calls_say_why(forward, reason):
 def test_models_that_cannot_be_captured_say_why(forward, reason):
     model = net(forward)
     model.weight = nn.Parameter(torch.zeros(3, 4))
-    with pytest.raises(tn.CaptureError, match=reason):
+    with pytest.raises(tn.errors.CaptureError, match=reason):
         capture(model, torch.zeros(3, 4))
 
 
@@ -132,7 +132,7 @@ def test_models_that_cannot_be_captured_say_why(forward, reason):
     [None, torch.zeros(3), torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3).cfloat()],
 )
 def test_wrong_examples_are_refused(example):
-    with pytest.raises(tn.InputError, match=r"the example(?:'s 'input')? (?:is|holds)"):
+    with pytest.raises(tn.errors.InputError, match=r"the example(?:'s 'input')? (?:is|holds)"):
         capture(nn.ReLU(), example)
 
 

@@ -339,7 +339,7 @@ def test_a_model_may_return_its_input() -> None:
     ],
 )
 def test_what_a_composition_cannot_compute_is_refused(function: Function, reason: str) -> None:
-    with pytest.raises(tn.UnsupportedError, match=reason) as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match=reason) as caught:
         capture(Lambda(function), sample(SERIES))
     assert all(node.way_out and "test_compositions.py" in node.source for node in caught.value.nodes)
 

@@ -53,7 +53,7 @@ def network(change: Change) -> nn.Sequential:
     )
 
 
-def trained(qat: tn.QatModule) -> dict[str, float]:
+def trained(qat: tn.qat.QatModule) -> dict[str, float]:
     """The names of the parameters and how far one epoch moves each."""
     before = {name: parameter.detach().clone() for name, parameter in qat.named_parameters()}
     labels = torch.arange(len(X)) % 3
@@ -102,7 +102,7 @@ def test_spectral_norm_is_refused_in_training_until_it_is_frozen_or_removed(name
     change, _ = CHANGES[name]
     model = network(change)
     with pytest.raises(
-        tn.UnsupportedError, match=r"(?s)3 calls.*it is computed in train mode only"
+        tn.errors.UnsupportedError, match=r"(?s)3 calls.*it is computed in train mode only"
     ) as refused:
         tn.prepare_qat(model, X, calibrate=X)
     assert "tn.freeze its module" in str(refused.value)

@@ -103,7 +103,7 @@ def test_other_numbers_are_refused_with_a_way_out(
     way_out: Callable[[Any, Tensor], Any],
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with pytest.raises(tn.UnsupportedError, match=message) as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match=message) as caught:
         capture(Model(refused).eval(), X)
     assert len(caught.value.nodes) == 1
     assert capfd.readouterr() == ("", "")
@@ -119,13 +119,13 @@ def test_other_numbers_are_refused_with_a_way_out(
     ],
 )
 def test_tensors_that_change_are_no_constants(function: Callable[[Any, Tensor], Any], reason: str) -> None:
-    with pytest.raises(tn.UnsupportedError, match=rf"tensor\.item\(\).*\n.*{reason}"):
+    with pytest.raises(tn.errors.UnsupportedError, match=rf"tensor\.item\(\).*\n.*{reason}"):
         capture(Model(function).eval(), X)
 
 
 def test_training_refuses_numbers_of_a_parameter_that_it_changes() -> None:
     model = Model(lambda m, x: x * m.scale.item())
-    with pytest.raises(tn.UnsupportedError, match=r"parameter that is trained.*\n.*x \* self\.scale"):
+    with pytest.raises(tn.errors.UnsupportedError, match=r"parameter that is trained.*\n.*x \* self\.scale"):
         tn.prepare_qat(model, X, calibrate=X)
     tn.prepare_qat(Model(lambda m, x: x * m.scale), X, calibrate=X)
     tn.prepare_qat(Model(lambda m, x: x * m.steps[1].item()), X, calibrate=X)

@@ -155,5 +155,5 @@ class Counting(nn.Module):
     ],
 )
 def test_writes_without_a_rule_are_refused(model: nn.Module, message: str) -> None:
-    with pytest.raises(tn.UnsupportedError, match=message):
+    with pytest.raises(tn.errors.UnsupportedError, match=message):
         capture(model, X)

@@ -193,12 +193,12 @@ def test_a_dropout_before_it_keeps_it() -> None:
     ],
 )
 def test_what_is_no_number_for_each_channel_is_refused(forward: Callable[..., Tensor], reason: str) -> None:
-    with pytest.raises(tn.UnsupportedError, match=reason):
+    with pytest.raises(tn.errors.UnsupportedError, match=reason):
         capture(Forward(forward, conv=nn.Conv1d(3, 3, 1)), sample())
 
 
 def test_a_standard_deviation_of_zero_is_named() -> None:
     model = Normalized(lambda s, x: (x - s.mean) / s.std)
     model.std[1] = 0
-    with pytest.raises(tn.NonFiniteError, match=r"multiplies input 'x' by infinity.*a divisor 0"):
+    with pytest.raises(tn.errors.NonFiniteError, match=r"multiplies input 'x' by infinity.*a divisor 0"):
         tn.to_nano(model, sample(), calibrate=sample())

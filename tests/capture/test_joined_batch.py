@@ -152,7 +152,9 @@ def test_a_layer_with_parameters_on_joined_samples_is_the_only_cause() -> None:
 
     x = torch.randn(32, 3, 5, 4)
     gru = nn.GRU(4, 5, batch_first=True)
-    with pytest.raises(tn.UnsupportedError, match=r"joined .*, \[3 \* N, \.\.\.\]\n.*torch.stack") as caught:
+    with pytest.raises(
+        tn.errors.UnsupportedError, match=r"joined .*, \[3 \* N, \.\.\.\]\n.*torch.stack"
+    ) as caught:
         capture(Model(forward, gru=gru), x)
     assert [node.module_path for node in caught.value.nodes] == ["parts.gru"]
     check(Model(way_out, gru=gru), x)

@@ -155,7 +155,7 @@ def test_what_remains_is_refused_with_a_way_out() -> None:
         (Changed(), "starts from a state that forward gives it", r"torch\.zeros"),
         (Learned(), "starts from a state that forward gives it", r"torch\.zeros"),
     ):
-        with pytest.raises(tn.UnsupportedError, match=f"(?s){reason}.*{way_out}"):
+        with pytest.raises(tn.errors.UnsupportedError, match=f"(?s){reason}.*{way_out}"):
             capture(model, X)
 
 
@@ -191,17 +191,19 @@ def test_a_state_that_depends_on_the_input_can_be_a_part_of_each_step() -> None:
 def test_a_refused_module_is_named_before_the_export() -> None:
     convolutions = [nn.Conv1d(12, 12, 3, padding=1) for _ in range(3)]
     model = nn.Sequential(*convolutions, nn.LSTM(5, 6, proj_size=3, batch_first=True))
-    with pytest.raises(tn.UnsupportedError, match="proj_size=3") as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match="proj_size=3") as caught:
         capture(model, X)
     assert [node.module_path for node in caught.value.nodes] == ["3"]
-    with pytest.raises(tn.UnsupportedError, match="lengths of their own") as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match="lengths of their own") as caught:
         capture(Packed(), X)
     assert "test_recurrent.py:" in caught.value.nodes[0].source
 
 
 def test_final_states_are_returned_with_the_batch_first() -> None:
     finals = Model(nn.LSTM(5, 6, batch_first=True), lambda m, x: m(x)[1][1], 6)
-    with pytest.raises(tn.UnsupportedError, match=r"move the batch to the front: y\.transpose\(0, 1\)"):
+    with pytest.raises(
+        tn.errors.UnsupportedError, match=r"move the batch to the front: y\.transpose\(0, 1\)"
+    ):
         capture(finals, X)
 
 

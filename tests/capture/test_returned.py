@@ -116,7 +116,7 @@ def test_a_model_keeps_its_hooks() -> None:
     ],
 )
 def test_other_structures_are_refused(returns: Callable[[Tensor, Tensor], Any], reason: str) -> None:
-    with pytest.raises(tn.CaptureError, match=reason) as caught:
+    with pytest.raises(tn.errors.CaptureError, match=reason) as caught:
         capture(Model(returns), X)
     assert "http" not in str(caught.value)
 
@@ -140,5 +140,5 @@ def test_files_with_other_structures_are_refused(returns: object, reason: str, t
     tn.to_nano(Model(Pair), X, calibrate=X).save(tmp_path / "model")
     tree = archive.unpack("model", _VERSION, (tmp_path / "model").read_bytes())
     (tmp_path / "model").write_bytes(archive.pack("model", _VERSION, {**tree, "returns": returns}))
-    with pytest.raises(tn.FileFormatError, match=reason):
+    with pytest.raises(tn.errors.FileFormatError, match=reason):
         tn.load(tmp_path / "model")

@@ -101,10 +101,10 @@ def test_selections_train() -> None:
     ],
 )
 def test_other_selections_are_refused_with_a_way_out(function: Function, reason: str) -> None:
-    with pytest.raises(tn.UnsupportedError, match=f"(?s){reason}.*way out"):
+    with pytest.raises(tn.errors.UnsupportedError, match=f"(?s){reason}.*way out"):
         capture(Lambda(function), sample())
 
 
 def test_truth_values_are_no_outputs() -> None:
-    with pytest.raises(tn.CaptureError, match="truth values"):
+    with pytest.raises(tn.errors.CaptureError, match="truth values"):
         capture(Lambda(lambda x: x > 0), sample())

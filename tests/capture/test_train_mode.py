@@ -99,7 +99,7 @@ DIFFERENT = {
 def test_it_is_named_with_module_and_line_whatever_the_mode_now(kind: type[OneLayer], training: bool) -> None:
     path, call, part = DIFFERENT[kind]
     with pytest.raises(
-        tn.UnsupportedError, match="1 call of the model cannot be trained by prepare_qat"
+        tn.errors.UnsupportedError, match="1 call of the model cannot be trained by prepare_qat"
     ) as caught:
         tn.prepare_qat(kind().train(training), X, calibrate=X)
     (node,) = caught.value.nodes
@@ -121,7 +121,7 @@ def test_another_result_in_train_mode_is_refused() -> None:
             second = first + x
             return first if self.training else second
 
-    with pytest.raises(tn.UnsupportedError, match="returns another of its results in train mode"):
+    with pytest.raises(tn.errors.UnsupportedError, match="returns another of its results in train mode"):
         tn.prepare_qat(Swapped(), X, calibrate=X)
 
 
@@ -133,7 +133,7 @@ def test_each_stochastic_depth_of_a_published_model_is_named() -> None:
         if isinstance(module, torchvision.ops.StochasticDepth) and module.p > 0
     ]
     used = [name for name in droppers if model.get_submodule(name.rpartition(".")[0]).use_res_connect]
-    with pytest.raises(tn.UnsupportedError) as caught:
+    with pytest.raises(tn.errors.UnsupportedError) as caught:
         check_train_mode(*_exported(model, torch.zeros(2, 3, 32, 32)))
     assert [node.module_path for node in caught.value.nodes] == used and len(used) == 9
     assert all(node.operator.startswith("StochasticDepth, ") for node in caught.value.nodes)
@@ -189,15 +189,15 @@ def test_random_numbers_of_python_and_numpy_are_refused(draw: Callable[[], float
     message = "LayerDrop draws numbers from Python's or numpy's random in {} mode"
     calibrate = torch.randn(8, 6)
     for _ in range(3):
-        with pytest.raises(tn.CaptureError, match=message.format("train")):
+        with pytest.raises(tn.errors.CaptureError, match=message.format("train")):
             tn.prepare_qat(LayerDrop(draw, False), X, calibrate=calibrate)
-        with pytest.raises(tn.CaptureError, match=message.format("evaluation")):
+        with pytest.raises(tn.errors.CaptureError, match=message.format("evaluation")):
             tn.to_nano(LayerDrop(draw, True), X, calibrate=calibrate)
     tn.to_nano(LayerDrop(draw, False), X, calibrate=calibrate)
 
 
 def test_a_derived_dropout_may_do_something_else() -> None:
-    with pytest.raises(tn.UnsupportedError, match=r"0: NoisyDropout, aten\.randn_like"):
+    with pytest.raises(tn.errors.UnsupportedError, match=r"0: NoisyDropout, aten\.randn_like"):
         tn.prepare_qat(nn.Sequential(NoisyDropout(), nn.Linear(6, 2)), X, calibrate=X)
 
 
@@ -208,5 +208,5 @@ def test_a_trace_error_names_the_mode() -> None:
                 return x
             return self.layer(x)
 
-    with pytest.raises(tn.UnsupportedError, match=r"bool\(tensor\), as of an if in train mode"):
+    with pytest.raises(tn.errors.UnsupportedError, match=r"bool\(tensor\), as of an if in train mode"):
         tn.prepare_qat(Branch(), X, calibrate=X)

@@ -46,7 +46,10 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_recurrent_cells_are_refused_without_export(kind: type[nn.RNNCellBase], convert: object) -> None:
     model = Recurrent(kind).train()
     assert callable(convert)
-    with pytest.raises(tn.UnsupportedError, match="carries a state") as caught, warnings.catch_warnings():
+    with (
+        pytest.raises(tn.errors.UnsupportedError, match="carries a state") as caught,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("error")
         convert(model, X, calibrate=X)
     (node,) = caught.value.nodes
@@ -56,7 +59,7 @@ def test_recurrent_cells_are_refused_without_export(kind: type[nn.RNNCellBase], 
 
 @pytest.mark.usefixtures("no_export")
 def test_all_are_named() -> None:
-    with pytest.raises(tn.UnsupportedError) as caught:
+    with pytest.raises(tn.errors.UnsupportedError) as caught:
         tn.to_nano(Nested(), X, calibrate=X)
     found = [(node.module_path, node.operator) for node in caught.value.nodes]
     assert found == [("first.layer", "nn.LSTMCell"), ("cell", "nn.GRUCell")]
@@ -67,14 +70,14 @@ def test_a_subclass_is_named_by_torchs_class() -> None:
     class Gated(nn.GRUCell):
         pass
 
-    with pytest.raises(tn.UnsupportedError, match=r"layer: nn\.GRUCell"):
+    with pytest.raises(tn.errors.UnsupportedError, match=r"layer: nn\.GRUCell"):
         tn.to_nano(Recurrent(Gated), X, calibrate=X)
 
 
 def test_a_module_that_is_not_called_is_allowed() -> None:
     model = Recurrent(nn.GRUCell)
     x = torch.randn(8, 7, 6)
-    front = tn.get_model_feature_extractor(model, "convolution")
+    front = tn.transfer.get_model_feature_extractor(model, "convolution")
     nano = tn.to_nano(front, x, calibrate=x)
     assert nano.verify("host", x)
 
@@ -82,7 +85,7 @@ def test_a_module_that_is_not_called_is_allowed() -> None:
 @pytest.mark.usefixtures("no_export")
 def test_fake_quantization_of_torch_is_refused_by_its_module() -> None:
     model = nn.Sequential(torch.ao.quantization.FakeQuantize(), nn.Linear(6, 3))
-    with pytest.raises(tn.UnsupportedError, match="rounds as another device would") as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match="rounds as another device would") as caught:
         tn.to_nano(model, X, calibrate=X)
     (node,) = caught.value.nodes
     assert (node.module_path, node.operator) == ("0", "torch.ao.quantization.FakeQuantize")

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from esp_idf_defs import PartitionTable  # type: ignore[import-untyped]
-from torch_nano import ChipError, _native
+from torch_nano import _native
 from torch_nano.chips import Chip, chip, chips
+from torch_nano.errors import ChipError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def twin(nano: tn.NanoModule, epochs: int) -> bytes:
     _, x, y = model_and_data()
     head = tn.heads.head_of(nano.image)
-    assert isinstance(head, tn.SgdHead)
+    assert isinstance(head, tn.heads.SgdHead)
     head.fit(nano.features_int8(x), y, epochs)
     return head.state()
 

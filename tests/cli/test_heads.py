@@ -89,7 +89,7 @@ def test_labels_that_are_numbers_are_learnt(folder: Path, tmp_path: Path) -> Non
 def test_a_prediction_has_its_confidence_and_margin(folder: Path, tmp_path: Path) -> None:
     nano = tn.load(folder / "moves.nanomodel")
     _, x, y = model_and_data()
-    assert isinstance(nano.head, tn.SgdHead)
+    assert isinstance(nano.head, tn.heads.SgdHead)
     nano.head.fit(nano.features_int8(x), y, 7)
     save_head(tmp_path / "a.head", nano.id, nano.head.state())
     options = ["--model", folder / "moves.nanomodel", "--flash", tmp_path / "flash"]
@@ -142,7 +142,7 @@ def test_a_head_file_fits_one_model_only(folder: Path, tmp_path: Path) -> None:
         damaged = bytearray(content)
         damaged[index] ^= 1
         file.write_bytes(damaged)
-        with pytest.raises(tn.FileFormatError, match="its checksum is wrong"):
+        with pytest.raises(tn.errors.FileFormatError, match="its checksum is wrong"):
             load_head(file, nano.id)
     told = run("write-head", "sim", file, *model, status=1)
     assert "is damaged" in told

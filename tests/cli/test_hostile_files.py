@@ -118,7 +118,7 @@ def test_damaged_head_files_are_refused(tmp_path: Path) -> None:
     for changed in bytes_of(content, content[::-1], count=100, seed=SEED):
         path.write_bytes(changed)
         if changed != content:
-            with pytest.raises(tn.FileFormatError):
+            with pytest.raises(tn.errors.FileFormatError):
                 nano.head.load(load_head(path, nano.id))
         assert nano.head.state() == state
 
@@ -166,14 +166,14 @@ def test_a_killed_recording_can_be_replayed(tmp_path: Path) -> None:
     steps = set()
 
     def session() -> None:
-        with tn.Device("sim", nano=image) as device, tn.record(device, path):
+        with tn.Device("sim", nano=image) as device, tn.device.record(device, path):
             for sample in range(3):
                 device.learn(INPUTS[sample], sample % 4)
             device.commit()
 
     for _ in killed_at_each_step(session):
         if path.exists():
-            steps.add(tn.replay(path, image).steps)
+            steps.add(tn.device.replay(path, image).steps)
             path.unlink()
     assert steps == {0, 1, 2, 3, 4}
 

@@ -67,7 +67,7 @@ def test_a_head_learns_from_a_file_of_two_inputs(folder: Path, tmp_path: Path) -
         "learn", "sim", folder / "floats.npz", *options, "--epochs", 3, "--save"
     )
     nano, batch = tn.load(folder / "head.nanomodel"), data(COUNT)
-    assert isinstance(nano.head, tn.SgdHead)
+    assert isinstance(nano.head, tn.heads.SgdHead)
     nano.head.fit(nano.features_int8(**batch), torch.arange(COUNT) % 5, 3)
     lines = run("predict", "sim", folder / "floats.npz", *options).splitlines()
     assert [int(line.split()[0]) for line in lines[:-1]] == nano(**batch).argmax(1).tolist()

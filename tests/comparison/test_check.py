@@ -24,7 +24,7 @@ def warned(model: nn.Module, calibrate: object, **options: object) -> list[warni
 
 def test_lost_accuracy_is_warned_of_once_and_names_the_worst_layers() -> None:
     (found,) = warned(make(ConvNet1d), OUTLIER)
-    assert found.category is tn.AccuracyWarning
+    assert found.category is tn.errors.AccuracyWarning
     text = str(found.message)
     assert text.startswith("int8 keeps ") and text.count(" dB)") == 3 and "check=False" in text
     # At the user's line.
@@ -43,7 +43,7 @@ def test_data_that_can_be_read_only_once_is_checked() -> None:
     def once() -> Iterator[Tensor]:
         yield from OUTLIER.split(10)
 
-    assert [found.category for found in warned(make(ConvNet1d), once())] == [tn.AccuracyWarning]
+    assert [found.category for found in warned(make(ConvNet1d), once())] == [tn.errors.AccuracyWarning]
 
 
 def test_a_qat_module_has_no_data_to_check() -> None:
@@ -55,8 +55,8 @@ def test_a_qat_module_has_no_data_to_check() -> None:
 
 def test_few_samples_and_constant_inputs_are_warned_of() -> None:
     found = warned(make(ConvNet1d), torch.zeros(4, 3, 40))
-    assert {one.category for one in found} >= {tn.CalibrationWarning}
-    texts = [str(one.message) for one in found if one.category is tn.CalibrationWarning]
+    assert {one.category for one in found} >= {tn.errors.CalibrationWarning}
+    texts = [str(one.message) for one in found if one.category is tn.errors.CalibrationWarning]
     assert len(texts) == 2
     assert "has 4 samples" in texts[0] and "constant: each number of input 'x' is 0" in texts[1]
 
@@ -74,8 +74,10 @@ def test_a_percentile_of_too_few_numbers_is_warned_of() -> None:
         return nano.input_quantization.scale
 
     with (
-        pytest.warns(tn.CalibrationWarning, match=r"none of the 1,800 .* percentile=99.88 leaves out one"),
-        pytest.warns(tn.ChannelRangeWarning),
+        pytest.warns(
+            tn.errors.CalibrationWarning, match=r"none of the 1,800 .* percentile=99.88 leaves out one"
+        ),
+        pytest.warns(tn.errors.ChannelRangeWarning),
     ):
         tn.to_nano(model, x, calibrate=x, method="percentile", check=False)
     assert scale(method="percentile") > 30
@@ -90,7 +92,7 @@ def test_a_frozen_model_without_a_head_says_why(patterns: tuple[str, ...], reaso
     model = make(ConvNet1d)
     tn.freeze(model, *patterns)
     (found,) = warned(model, X)
-    assert found.category is tn.HeadWarning and reason in str(found.message)
+    assert found.category is tn.errors.HeadWarning and reason in str(found.message)
     assert warned(model, X, head=None) == []
 
 
@@ -98,7 +100,7 @@ def test_a_frozen_model_that_ends_in_something_else_says_what() -> None:
     model = nn.Sequential(make(ConvNet1d), nn.ReLU())
     tn.freeze(model, "0.features")
     (found,) = warned(model, X)
-    assert found.category is tn.HeadWarning and "an activation follows it" in str(found.message)
+    assert found.category is tn.errors.HeadWarning and "an activation follows it" in str(found.message)
 
 
 @pytest.mark.parametrize("seed", range(20))

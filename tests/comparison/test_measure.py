@@ -34,7 +34,7 @@ def converted(model: nn.Module, x: Tensor, **wider: float) -> tuple[Graph, Quant
     return graph, quantize(graph, calibrated(ranges))
 
 
-def of(report: tn.Comparison) -> dict[str, tn.LayerComparison]:
+def of(report: tn.results.Comparison) -> dict[str, tn.results.LayerComparison]:
     return {layer.value: layer for layer in report.layers}
 
 
@@ -262,15 +262,15 @@ def test_labels_follow_several_inputs_in_every_form(data: Any) -> None:
 @pytest.mark.parametrize(
     "data,error,message",
     [
-        (torch.zeros(0, 3, 40), tn.InputError, "comparison data is empty"),
-        ([], tn.InputError, "comparison data is empty"),
-        (torch.full((2, 3, 40), math.nan), tn.NonFiniteError, "comparison data: the input .*NaN"),
-        (torch.zeros(2, 3, 41), tn.InputError, r"a comparison batch has shape \(2, 3, 41\)"),
-        ((X, torch.zeros(63, dtype=torch.int64)), tn.InputError, "64 samples and 63 labels"),
-        ((X, torch.zeros(64, 5, dtype=torch.int64)), tn.InputError, r"labels have shape \(64, 5\)"),
-        ((X, torch.arange(64) % 6), tn.InputError, "labels hold 5; expected 0 to 4"),
-        ((X, torch.arange(64) % 5 - 1), tn.InputError, "labels hold -1; expected 0 to 4"),
-        (3, tn.InputError, "comparison data is a int"),
+        (torch.zeros(0, 3, 40), tn.errors.InputError, "comparison data is empty"),
+        ([], tn.errors.InputError, "comparison data is empty"),
+        (torch.full((2, 3, 40), math.nan), tn.errors.NonFiniteError, "comparison data: the input .*NaN"),
+        (torch.zeros(2, 3, 41), tn.errors.InputError, r"a comparison batch has shape \(2, 3, 41\)"),
+        ((X, torch.zeros(63, dtype=torch.int64)), tn.errors.InputError, "64 samples and 63 labels"),
+        ((X, torch.zeros(64, 5, dtype=torch.int64)), tn.errors.InputError, r"labels have shape \(64, 5\)"),
+        ((X, torch.arange(64) % 6), tn.errors.InputError, "labels hold 5; expected 0 to 4"),
+        ((X, torch.arange(64) % 5 - 1), tn.errors.InputError, "labels hold -1; expected 0 to 4"),
+        (3, tn.errors.InputError, "comparison data is a int"),
     ],
 )
 def test_wrong_data_is_refused(
@@ -284,13 +284,13 @@ def test_another_model_is_refused(nano: tn.NanoModule, conv_net: nn.Module) -> N
     del conv_net
     other = make(ConvNet1d)
     other.features[4] = nn.Conv1d(8, 16, 3, padding=1, stride=1, dilation=1, groups=2)
-    with pytest.raises(tn.InputError, match=r"not the one .*'features.4' \(conv2d\) differs"):
+    with pytest.raises(tn.errors.InputError, match=r"not the one .*'features.4' \(conv2d\) differs"):
         nano.compare(other, X)
     longer = nn.Sequential(make(ConvNet1d), nn.Softmax(1))
-    with pytest.raises(tn.InputError, match="not the one that this was made from"):
+    with pytest.raises(tn.errors.InputError, match="not the one that this was made from"):
         nano.compare(longer, X)
     wider = nn.Sequential(nn.Flatten(), nn.Linear(120, 5))
-    with pytest.raises(tn.InputError, match="not the one that this was made from"):
+    with pytest.raises(tn.errors.InputError, match="not the one that this was made from"):
         nano.compare(wider, X)
 
 
@@ -318,7 +318,7 @@ def test_a_model_with_another_head_is_refused(train_last: int, other: nn.Module,
     tn.freeze(model, "0", "2")
     nano = tn.to_nano(model, x, calibrate=x, train_last=train_last, check=False)
     assert nano.compare(model, x).samples == 40
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         nano.compare(other, x)
 
 
@@ -333,14 +333,14 @@ def test_labels_of_an_argmax_are_its_classes() -> None:
 
     model, x = Classes(), torch.randn(40, 4)
     nano = tn.to_nano(model, x, calibrate=x, check=False)
-    with pytest.raises(tn.InputError, match="labels hold 3; expected 0 to 2"):
+    with pytest.raises(tn.errors.InputError, match="labels hold 3; expected 0 to 2"):
         nano.compare(model, (x, torch.arange(40) % 4))
-    with pytest.raises(tn.InputError, match="labels hold -1"):
+    with pytest.raises(tn.errors.InputError, match="labels hold -1"):
         nano.compare(model, (x, torch.arange(40) % 3 - 1))
 
 
 def test_the_model_of_a_stream_is_refused() -> None:
     model = nn.Sequential(nn.Conv1d(3, 4, 3), nn.ReLU())
     nano = tn.to_nano(model, X, calibrate=X)
-    with pytest.raises(tn.StreamError, match="compare the model over the window"):
+    with pytest.raises(tn.errors.StreamError, match="compare the model over the window"):
         nano.stream().nano.compare(model, X)

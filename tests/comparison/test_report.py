@@ -65,7 +65,7 @@ def test_without_matplotlib_the_message_says_what_to_install(
 
 def test_input_channels_that_use_few_levels_are_named() -> None:
     x = X * torch.tensor([1.0, 0.01, 0.01])[:, None]
-    with pytest.warns(tn.ChannelRangeWarning):
+    with pytest.warns(tn.errors.ChannelRangeWarning):
         assert "input 'x': channels 1-2 use " in advice(make(ConvNet1d), x, x)
 
 

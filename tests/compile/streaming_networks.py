@@ -183,7 +183,7 @@ def causal(model: nn.Module, x: Tensor) -> tn.NanoModule:
     return tn.NanoModule(SavedModel(write_image(quantized, None, "causal", []), quantized, None))
 
 
-def random_steps(nano: tn.NanoModule, stream: tn.Stream, count: int, seed: int) -> Tensor:
+def random_steps(nano: tn.NanoModule, stream: tn.results.Stream, count: int, seed: int) -> Tensor:
     """int8 [count, channels, step_length], at times at the ends of the range, at times still."""
     generator = torch.Generator().manual_seed(seed)
     channels = nano.input_shape[0]
@@ -204,7 +204,7 @@ def last_windows(nano: tn.NanoModule, steps: Tensor) -> Tensor:
     return windows[:, 1:].movedim(1, 0).contiguous()
 
 
-def newest(y: Tensor, stream: tn.Stream) -> Tensor:
+def newest(y: Tensor, stream: tn.results.Stream) -> Tensor:
     """Of the outputs over windows, what a stream gives: of a series, the newest rows."""
     graph = stream.nano.graph.graph
     shape = graph.values[graph.outputs[0]].user_shape

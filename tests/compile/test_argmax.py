@@ -111,7 +111,7 @@ def test_different_indices_are_warned_of() -> None:
     with torch.no_grad():
         layer.weight.mul_(1e-3)
         layer.bias.copy_(torch.tensor([1.0, 1, 1, 1, -100]))
-    with pytest.warns(tn.AccuracyWarning, match=r"int8 finds the same 'output' in \d+\.\d% of"):
+    with pytest.warns(tn.errors.AccuracyWarning, match=r"int8 finds the same 'output' in \d+\.\d% of"):
         converted(Net(lambda y: y.argmax(1), layer))
 
 

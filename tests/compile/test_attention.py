@@ -180,7 +180,7 @@ def test_torchs_fast_path_is_as_it_was_after_a_conversion(enabled: bool) -> None
 def test_positions_outside_of_the_sequence_are_refused(option: str) -> None:
     x = torch.randn(2, LENGTH, WIDTH)
     layer = nn.MultiheadAttention(WIDTH, 2, batch_first=True, **{option: True})
-    with pytest.raises(tn.UnsupportedError, match=f"(?s){option}=True.*leave {option} out") as caught:
+    with pytest.raises(tn.errors.UnsupportedError, match=f"(?s){option}=True.*leave {option} out") as caught:
         tn.to_nano(layer, (x, x, x), calibrate=(x, x, x))
     (node,) = caught.value.nodes
     assert node.operator == "nn.MultiheadAttention"

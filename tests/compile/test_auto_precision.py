@@ -89,7 +89,7 @@ def test_an_accurate_model_stays_in_8_bits() -> None:
 def test_a_target_out_of_reach_is_warned_of_with_how_far_it_got() -> None:
     model = Chain().eval()
     with pytest.warns(
-        tn.AccuracyWarning,
+        tn.errors.AccuracyWarning,
         match=r"bring the outputs to (\d+\.\d) dB .* is 90.0.* rest is lost in the weights'",
     ) as found:
         nano = tn.to_nano(model, X[:2], calibrate=X, correct=False, precision="auto", target_sqnr=90)
@@ -110,7 +110,7 @@ def test_layers_without_such_kernels_stay_in_8_bits_and_are_named() -> None:
     torch.manual_seed(3)
     model = nn.Sequential(nn.Linear(6, 16), nn.LayerNorm(16), nn.Linear(16, 4)).eval()
     expected = r"layer_norm of '1' has no 16 bits, and the values that stay in 8 keep (\d+\.\d) dB"
-    with pytest.warns(tn.AccuracyWarning, match=rf"target is 70.*; {expected}") as found:
+    with pytest.warns(tn.errors.AccuracyWarning, match=rf"target is 70.*; {expected}") as found:
         nano = tn.to_nano(model, X[:2], calibrate=X, precision="auto", target_sqnr=70)
     assert "1" not in nano.precision and nano.verify("rv32imc")
     kept = re.search(expected, str(found[0].message))
@@ -132,13 +132,13 @@ def test_training_finds_the_same_layers() -> None:
 
 
 def test_training_needs_data_to_find_layers() -> None:
-    with pytest.raises(tn.InputError, match=r"precision='auto' compares .*: give calibrate="):
+    with pytest.raises(tn.errors.InputError, match=r"precision='auto' compares .*: give calibrate="):
         tn.prepare_qat(Chain(), X[:2], precision="auto")
 
 
 @pytest.mark.parametrize("prepare", [tn.to_nano, tn.prepare_qat])
 def test_channels_are_warned_of_only_if_the_input_stays_in_8_bits(
-    prepare: Callable[..., tn.NanoModule | tn.QatModule],
+    prepare: Callable[..., tn.NanoModule | tn.qat.QatModule],
 ) -> None:
     units = torch.tensor([1000.0, 1.0, 1.0, 1.0, 1.0, 1.0])
     model = nn.Linear(6, 4).eval()
@@ -147,7 +147,7 @@ def test_channels_are_warned_of_only_if_the_input_stays_in_8_bits(
         model.weight.copy_(torch.arange(24).reshape(4, 6) - 12)
         model.weight[:, 0] = 127
     x = X * units
-    with pytest.warns(tn.ChannelRangeWarning, match="int8 has one scale"):
+    with pytest.warns(tn.errors.ChannelRangeWarning, match="int8 has one scale"):
         prepare(model, x[:2], calibrate=x, precision="auto", target_sqnr=0.01)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -166,5 +166,5 @@ def test_channels_are_warned_of_only_if_the_input_stays_in_8_bits(
 )
 def test_a_wrong_target_is_refused(options: dict[str, object], message: str) -> None:
     for prepare in (tn.to_nano, tn.prepare_qat):
-        with pytest.raises(tn.InputError, match=message):
+        with pytest.raises(tn.errors.InputError, match=message):
             prepare(Chain(), X[:2], calibrate=X, **options)  # type: ignore[operator]

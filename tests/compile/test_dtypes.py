@@ -44,7 +44,7 @@ def to_nano(model: nn.Module, data: dict[str, Tensor], dtypes: dict[str, Dtype])
     graph.dtypes.update(dtypes)
     graph = optimize(graph)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", tn.ChannelRangeWarning)
+        warnings.simplefilter("ignore", tn.errors.ChannelRangeWarning)
         quantized = quantize(graph, calibrated(calibrate(graph, data)))
     return NanoModule(SavedModel(write_image(quantized, None, "mixed", []), quantized, None))
 
@@ -90,7 +90,7 @@ def test_floats_and_integers_give_the_same_outputs(nano: NanoModule, data: dict[
 def test_integers_of_another_dtype_are_refused(nano: NanoModule, data: dict[str, Tensor]) -> None:
     wide, narrow = nano.quantize_inputs(**data)
     dtype = nano.input_quantizations["wide"].dtype
-    with pytest.raises(tn.InputError, match=f"'wide' has shape .* torch.int8; expected .* of {dtype}"):
+    with pytest.raises(tn.errors.InputError, match=f"'wide' has shape .* torch.int8; expected .* of {dtype}"):
         nano.forward_int8(wide.to(torch.int8), narrow)
 
 

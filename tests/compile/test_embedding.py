@@ -156,7 +156,7 @@ def test_the_rows_are_trained_with_the_bytes_of_the_device() -> None:
         optimizer.step()
     after = qat.float_state_dict()
     assert all(not torch.equal(before[name], after[name]) for name in ("rows.weight", "positions.weight"))
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     assert torch.equal(qat.eval()(IDS), qat.to_nano(head=None)(IDS))
 
 

@@ -212,7 +212,7 @@ def test_a_file_with_other_channels_is_refused(channels: Any, reason: str, tmp_p
     contents = archive.unpack(_KIND, _VERSION, (tmp_path / "model").read_bytes())
     contents["channels"] = channels
     (tmp_path / "model").write_bytes(archive.pack(_KIND, _VERSION, contents))
-    with pytest.raises(tn.FileFormatError, match=reason):
+    with pytest.raises(tn.errors.FileFormatError, match=reason):
         tn.load(tmp_path / "model")
 
 
@@ -264,9 +264,9 @@ def test_the_exported_functions_give_python_s_bytes(with_channels: bool, tmp_pat
 
 def test_channels_without_an_affine_are_warned_of() -> None:
     x, _ = mixed_units(0)
-    with pytest.warns(tn.ChannelRangeWarning, match=r"input 'input'.*: 0 \(.* steps\), 1 .*BatchNorm"):
+    with pytest.warns(tn.errors.ChannelRangeWarning, match=r"input 'input'.*: 0 \(.* steps\), 1 .*BatchNorm"):
         tn.to_nano(nn.Conv1d(6, 2, 3), x, calibrate=x)
-    with pytest.warns(tn.ChannelRangeWarning):
+    with pytest.warns(tn.errors.ChannelRangeWarning):
         tn.prepare_qat(nn.Conv1d(6, 2, 3), x, calibrate=x)
 
 

@@ -208,7 +208,7 @@ def test_steps_of_a_file_are_checked(step: str, problem: str | None, tmp_path: P
     if problem is None:
         assert torch.equal(tn.load(tmp_path / "model")(x), nano(x))
     else:
-        with pytest.raises(tn.FileFormatError, match=problem):
+        with pytest.raises(tn.errors.FileFormatError, match=problem):
             tn.load(tmp_path / "model")
 
 
@@ -242,7 +242,7 @@ def test_a_head_after_moves_is_split_off() -> None:
 def test_training_compiles_into_one_graph() -> None:
     made, x = model("shuffle")
     qat = tn.prepare_qat(made, x, calibrate=x).train()
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     torch.compiler.reset()
     compiled = torch.compile(qat, backend="aot_eager", fullgraph=True)
     assert torch.equal(compiled(x), qat(x))

@@ -43,9 +43,11 @@ def test_a_budget_is_kept() -> None:
     fast, small = _nano(), _nano(optimize="flash")
     between = _nano(budget={"flash": fast.flash_bytes - 1})
     assert small.flash_bytes <= between.flash_bytes < fast.flash_bytes
-    with pytest.raises(tn.TooLargeError, match=r"budget\['flash'\] is 100 B, and the image .* needs [\d,]+"):
+    with pytest.raises(
+        tn.errors.TooLargeError, match=r"budget\['flash'\] is 100 B, and the image .* needs [\d,]+"
+    ):
         _nano(budget={"flash": 100})
-    with pytest.raises(tn.TooLargeError, match=r"budget\['ram'\] is 10 B, and the arena"):
+    with pytest.raises(tn.errors.TooLargeError, match=r"budget\['ram'\] is 10 B, and the arena"):
         _nano(budget={"ram": 10})
 
 
@@ -59,7 +61,7 @@ def test_a_budget_is_kept() -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         _nano(**options)
 
 

@@ -173,12 +173,16 @@ def test_the_summary_has_dtypes_where_they_differ() -> None:
 @pytest.mark.parametrize(
     ("precision", "error", "message"),
     [
-        ({"2": "int32"}, tn.InputError, "precision of '2' is 'int32'; expected 'int8' or 'int16'"),
-        ({"2": 16}, tn.InputError, "precision of '2' is 16; expected 'int8' or 'int16'"),
-        ({"5": "int16"}, tn.ModuleNameError, "no module of Sequential matches '5'"),
-        ({5: "int16"}, tn.ModuleNameError, "a pattern is 5"),
-        ("int16", tn.InputError, "precision is 'int16'; expected a dict of dtypes by the names of modules"),
-        ({"1": "int16"}, tn.InputError, "precision of '1': no layer of the device is made of it"),
+        ({"2": "int32"}, tn.errors.InputError, "precision of '2' is 'int32'; expected 'int8' or 'int16'"),
+        ({"2": 16}, tn.errors.InputError, "precision of '2' is 16; expected 'int8' or 'int16'"),
+        ({"5": "int16"}, tn.errors.ModuleNameError, "no module of Sequential matches '5'"),
+        ({5: "int16"}, tn.errors.ModuleNameError, "a pattern is 5"),
+        (
+            "int16",
+            tn.errors.InputError,
+            "precision is 'int16'; expected a dict of dtypes by the names of modules",
+        ),
+        ({"1": "int16"}, tn.errors.InputError, "precision of '1': no layer of the device is made of it"),
     ],
 )
 def test_a_wrong_precision_is_refused(precision: Precision, error: type[Exception], message: str) -> None:
@@ -215,7 +219,7 @@ class Scores(nn.Module):
 def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out(
     make: Callable[[], nn.Module], precision: Precision, refused: str, expected: list[str]
 ) -> None:
-    with pytest.raises(tn.QuantizationError, match=r"softmax of .* computes in int8 only") as found:
+    with pytest.raises(tn.errors.QuantizationError, match=r"softmax of .* computes in int8 only") as found:
         converted(make, precision)
     assert found.value.module_path == refused
     nano = converted(make, ast.literal_eval(str(found.value).split("precision=")[1]))
@@ -223,7 +227,7 @@ def test_an_operator_without_such_a_kernel_is_refused_with_a_way_out(
 
 
 def test_a_module_without_such_a_kernel_is_asked_for_alone() -> None:
-    with pytest.raises(tn.QuantizationError, match=r"softmax of module '1' .*; leave precision out$"):
+    with pytest.raises(tn.errors.QuantizationError, match=r"softmax of module '1' .*; leave precision out$"):
         converted(lambda: nn.Sequential(nn.Linear(6, 5), nn.Softmax(1)), {"1": "int16"})
 
 
@@ -246,7 +250,7 @@ def test_indices_have_no_precision() -> None:
 
     nano = made({})
     assert nano.precision == {} and made({"": "int8"}).id == nano.id
-    with pytest.raises(tn.QuantizationError, match=r"^embedding of .* computes in int8 only") as found:
+    with pytest.raises(tn.errors.QuantizationError, match=r"^embedding of .* computes in int8 only") as found:
         made({"": "int16"})
     wide = made(ast.literal_eval(str(found.value).split("precision=")[1]))
     assert wide.precision == {"": "int16", "rows": "int8"} and wide.verify("rv32imc")
@@ -257,7 +261,7 @@ def test_a_head_takes_features_in_int8() -> None:
     torch.manual_seed(2)
     model = chain()
     tn.freeze(model, "0", "2")
-    with pytest.raises(tn.HeadError, match=r"end precision with '4.0': 'int8'"):
+    with pytest.raises(tn.errors.HeadError, match=r"end precision with '4.0': 'int8'"):
         tn.to_nano(model, X[:2], calibrate=X, precision={"": "int16"})
     nano = tn.to_nano(model, X[:2], calibrate=X, precision={"": "int16", "4.0": "int8"})
     assert layers(nano)[:3] == [FC16, FC16, NARROWER] and nano.output_quantization.dtype == "int8"
@@ -271,9 +275,9 @@ def test_a_head_takes_features_in_int8() -> None:
 
 def test_a_qat_module_has_its_precision() -> None:
     qat = tn.prepare_qat(chain(), X[:2], calibrate=X, precision={"2": "int16"})
-    with pytest.raises(tn.InputError, match="leave out example, calibrate and precision"):
+    with pytest.raises(tn.errors.InputError, match="leave out example, calibrate and precision"):
         qat.to_nano(precision={"2": "int16"})
-    with pytest.raises(tn.InputError, match="leave out example, calibrate and precision"):
+    with pytest.raises(tn.errors.InputError, match="leave out example, calibrate and precision"):
         qat.to_nano(precision="auto")
 
 

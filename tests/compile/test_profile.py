@@ -24,11 +24,11 @@ def nano() -> tn.NanoModule:
 
 
 @pytest.fixture(scope="module")
-def profile(nano: tn.NanoModule) -> tn.Profile:
+def profile(nano: tn.NanoModule) -> tn.results.Profile:
     return nano.profile("esp32c3")
 
 
-def test_each_layer_and_the_head_has_its_counts(nano: tn.NanoModule, profile: tn.Profile) -> None:
+def test_each_layer_and_the_head_has_its_counts(nano: tn.NanoModule, profile: tn.results.Profile) -> None:
     rows = nano.summary().layers
     assert rows[-1].memory == "RAM"
     assert [(row.operator, row.module_path, row.kernel) for row in rows] == [
@@ -40,18 +40,20 @@ def test_each_layer_and_the_head_has_its_counts(nano: tn.NanoModule, profile: tn
     assert profile.total.cycles == sum(layer.counts.cycles for layer in profile.layers)
 
 
-def test_the_first_run_fills_the_cache(profile: tn.Profile) -> None:
+def test_the_first_run_fills_the_cache(profile: tn.results.Profile) -> None:
     assert profile.first.instructions == profile.total.instructions
     assert profile.first.flash_lines > profile.total.flash_lines
     assert profile.first.cycles > profile.total.cycles
 
 
-def test_the_counts_are_the_same_every_time(nano: tn.NanoModule, profile: tn.Profile) -> None:
+def test_the_counts_are_the_same_every_time(nano: tn.NanoModule, profile: tn.results.Profile) -> None:
     again = nano.profile("ESP32-C3")
     assert (again.layers, again.first) == (profile.layers, profile.first)
 
 
-def test_it_prints_the_time_at_the_chips_clock_and_says_that_it_is_modelled(profile: tn.Profile) -> None:
+def test_it_prints_the_time_at_the_chips_clock_and_says_that_it_is_modelled(
+    profile: tn.results.Profile,
+) -> None:
     total = profile.total
     milliseconds = f"{total.cycles / 160_000:.2f}"
     assert profile.milliseconds(total) == total.cycles / 160_000
@@ -61,7 +63,7 @@ def test_it_prints_the_time_at_the_chips_clock_and_says_that_it_is_modelled(prof
     assert max(map(len, text.splitlines())) <= 100
 
 
-def test_the_summary_shows_the_time(nano: tn.NanoModule, profile: tn.Profile) -> None:
+def test_the_summary_shows_the_time(nano: tn.NanoModule, profile: tn.results.Profile) -> None:
     summary = nano.summary(target="esp32c3")
     assert summary.profile is not None and summary.profile.layers == profile.layers
     text = str(summary)
@@ -94,11 +96,11 @@ def test_it_runs_given_inputs_of_several(nano: tn.NanoModule) -> None:
 @pytest.mark.parametrize(
     ("call", "error"),
     [
-        (lambda nano: nano.profile("esp32c4"), tn.ChipError),
-        (lambda nano: nano.profile("esp32p4"), tn.ChipError),
-        (lambda nano: nano.summary(target="esp32p4"), tn.ChipError),
-        (lambda nano: nano.profile("esp32c3", torch.zeros(1, 3)), tn.InputError),
-        (lambda nano: nano.profile("esp32c3", torch.zeros(0, 2, 28)), tn.InputError),
+        (lambda nano: nano.profile("esp32c4"), tn.errors.ChipError),
+        (lambda nano: nano.profile("esp32p4"), tn.errors.ChipError),
+        (lambda nano: nano.summary(target="esp32p4"), tn.errors.ChipError),
+        (lambda nano: nano.profile("esp32c3", torch.zeros(1, 3)), tn.errors.InputError),
+        (lambda nano: nano.profile("esp32c3", torch.zeros(0, 2, 28)), tn.errors.InputError),
     ],
 )
 def test_wrong_arguments_are_refused(

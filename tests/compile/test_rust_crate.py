@@ -153,7 +153,7 @@ def learnt(nano, head, x):
 def predictions(nano, x):
     """Class, confidence and margin, whether it is known, and logits, as the device gives them."""
     lines = []
-    with tn.Device(tn.SimulatedBoard(nano.image)) as device:
+    with tn.Device(tn.device.SimulatedBoard(nano.image)) as device:
         device.write_head(nano.head.state())
         for window, logits in zip(
             nano.device_inputs(x), nano.forward_int8(nano.quantize_input(x)), strict=True
@@ -273,7 +273,7 @@ def test_the_manifest_names_nano_core_by_version_and_by_folder(nano, tmp_path):
     ],
 )
 def test_wrong_options_are_refused_and_nothing_is_written(nano, tmp_path, options, message):
-    with pytest.raises(tn.InputError) as refused:
+    with pytest.raises(tn.errors.InputError) as refused:
         nano.export(tmp_path / "new", **options)
     assert message in str(refused.value)
     assert not (tmp_path / "new").exists()
@@ -281,7 +281,7 @@ def test_wrong_options_are_refused_and_nothing_is_written(nano, tmp_path, option
 
 def test_another_version_of_nano_core_is_refused(nano, tmp_path):
     (tmp_path / "Cargo.toml").write_text('[package]\nname = "nano-core"\nversion = "99.0.0"\n')
-    with pytest.raises(tn.InputError, match=f"version 99.0.0; expected .* nano-core {tn.__version__}"):
+    with pytest.raises(tn.errors.InputError, match=f"version 99.0.0; expected .* nano-core {tn.__version__}"):
         nano.export(tmp_path / "new", crate=True, nano_core=tmp_path)
 
 
@@ -289,7 +289,7 @@ def test_another_version_of_nano_core_is_refused(nano, tmp_path):
 def test_files_of_others_are_not_overwritten(nano, tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
-    with pytest.raises(tn.ExportError, match=f"{name} exists"):
+    with pytest.raises(tn.errors.ExportError, match=f"{name} exists"):
         nano.export(tmp_path, crate=True)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path.read_text() for path in files] == ["mine"]

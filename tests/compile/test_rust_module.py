@@ -125,7 +125,7 @@ def test_exporting_again_replaces_its_own_files(nano, nano_with_head, tmp_path):
 @pytest.mark.parametrize("name", ["model.rs", "model.nano"])
 def test_other_files_are_not_overwritten(nano, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(tn.ExportError, match=f"{name} exists"):
+    with pytest.raises(tn.errors.ExportError, match=f"{name} exists"):
         nano.export(tmp_path)
     assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
     (tmp_path / name).unlink()
@@ -147,7 +147,9 @@ def test_a_folder_that_cannot_be_made_is_an_export_error(nano, tmp_path, make, r
     make(tmp_path)
     target = tmp_path / "file" / "below" if below else tmp_path / "file"
     reason = "Not a directory|No such file|File exists|a file of that name" if below else reason
-    with pytest.raises(tn.ExportError, match=f"cannot export to .*file.*: .*({reason}).*expected a folder"):
+    with pytest.raises(
+        tn.errors.ExportError, match=f"cannot export to .*file.*: .*({reason}).*expected a folder"
+    ):
         nano.export(target)
     assert not target.is_dir()
 
@@ -158,13 +160,13 @@ def test_a_folder_that_cannot_be_written_is_an_export_error(nano, tmp_path, monk
         raise error(13, "no room for more")
 
     monkeypatch.setattr(export, "write_file", refuse)
-    with pytest.raises(tn.ExportError, match=r"cannot export to .*no room for more") as caught:
+    with pytest.raises(tn.errors.ExportError, match=r"cannot export to .*no room for more") as caught:
         nano.export(tmp_path / "new")
     assert isinstance(caught.value, OSError) and isinstance(caught.value.__cause__, error)
 
 
 def test_a_folder_name_that_is_too_long_is_an_export_error(nano):
-    with pytest.raises(tn.ExportError, match="expected a folder"):
+    with pytest.raises(tn.errors.ExportError, match="expected a folder"):
         nano.export("a" * 300)
 
 

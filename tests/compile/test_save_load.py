@@ -67,7 +67,7 @@ def test_a_damaged_file_is_refused(saved, tmp_path):
         else:
             damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
         path.write_bytes(damaged)
-        with pytest.raises(tn.FileFormatError, match=str(path)):
+        with pytest.raises(tn.errors.FileFormatError, match=str(path)):
             tn.load(path)
 
 
@@ -81,13 +81,13 @@ def test_a_damaged_file_is_refused(saved, tmp_path):
 )
 def test_other_files_are_refused(content, reason, tmp_path):
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(tn.FileFormatError, match=reason):
+    with pytest.raises(tn.errors.FileFormatError, match=reason):
         tn.load(tmp_path / "file")
 
 
 def test_an_image_is_not_a_saved_model(nano, tmp_path):
     (tmp_path / "model.nano").write_bytes(nano.image)
-    with pytest.raises(tn.FileFormatError, match="expected a saved model"):
+    with pytest.raises(tn.errors.FileFormatError, match="expected a saved model"):
         tn.load(tmp_path / "model.nano")
 
 
@@ -102,20 +102,22 @@ def test_saving_replaces_the_file_atomically(nano, tmp_path):
 @pytest.mark.parametrize("path", [5, None, b"model", "a\0b"])
 def test_a_wrong_path_is_refused(path, nano):
     for act in (tn.load, nano.save):
-        with pytest.raises(tn.InputError, match=r"path is .*; expected a path"):
+        with pytest.raises(tn.errors.InputError, match=r"path is .*; expected a path"):
             act(path)
 
 
 def test_a_missing_file_or_folder_is_named_with_what_to_do(tmp_path):
-    with pytest.raises(tn.MissingFileError, match="no/such/file: there is no such file") as caught:
+    with pytest.raises(tn.errors.MissingFileError, match="no/such/file: there is no such file") as caught:
         tn.load("no/such/file")
     assert isinstance(caught.value, FileNotFoundError)
     nano = tn.to_nano(nn.Linear(3, 2), torch.ones(1, 3), calibrate=torch.eye(3), check=False)
-    with pytest.raises(tn.MissingFileError, match=r"there is no folder .*missing .*mkdir\(parents=True\)"):
+    with pytest.raises(
+        tn.errors.MissingFileError, match=r"there is no folder .*missing .*mkdir\(parents=True\)"
+    ):
         nano.save(tmp_path / "missing" / "model.nano")
 
 
 def test_another_kind_of_file_is_named(tmp_path):
     torch.save({}, tmp_path / "state.pt")
-    with pytest.raises(tn.FileFormatError, match=r"state.pt: a zip archive, as torch\.save"):
+    with pytest.raises(tn.errors.FileFormatError, match=r"state.pt: a zip archive, as torch\.save"):
         tn.load(tmp_path / "state.pt")

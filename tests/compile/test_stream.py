@@ -16,7 +16,7 @@ STEPS = 1000
 tasks = pytest.mark.parametrize("task", TASKS)
 
 
-def run(stream: tn.Stream, steps: Tensor) -> Tensor:
+def run(stream: tn.results.Stream, steps: Tensor) -> Tensor:
     """The outputs of all steps."""
     return torch.stack([stream.step_int8(step) for step in steps])
 
@@ -44,8 +44,8 @@ def test_the_board_has_the_bytes_of_the_last_window(task: str) -> None:
     sent, rows = ([to_device(one).numpy() for one in integers] for integers in (both, expected))
     # Two boards with the same image, in turns: neither sees the other's steps.
     with (
-        tn.Device(tn.QemuBoard(stream.nano.image)) as first,
-        tn.Device(tn.QemuBoard(stream.nano.image)) as other,
+        tn.Device(tn.device.QemuBoard(stream.nano.image)) as first,
+        tn.Device(tn.device.QemuBoard(stream.nano.image)) as other,
     ):
         for index in range(STEPS):
             for device, steps, outputs in zip((first, other), sent, rows, strict=True):
@@ -68,7 +68,7 @@ def test_a_head_learns_while_streaming() -> None:
     stream = nano.stream()
     assert stream.nano.head is not None and nano.head is not None
     steps, labels = random_steps(nano, stream, 40, seed=4), torch.arange(40) // 5 % 4
-    with tn.Device(tn.QemuBoard(stream.nano.image)) as device:
+    with tn.Device(tn.device.QemuBoard(stream.nano.image)) as device:
         features = torch.cat([stream.step_features(step) for step in steps])
         for step, label in zip(steps, labels, strict=True):
             device.learn(to_device(step[None])[0].numpy(), int(label))
@@ -227,7 +227,7 @@ def test_random_networks(seed: int) -> None:
         nano = Task(lambda: model, window).nano(seed)
     try:
         stream = nano.stream()
-    except tn.StreamError as error:
+    except tn.errors.StreamError as error:
         assert "skips rows" in str(error) or "fewer than a step" in str(error), (
             f"seed {seed}: {error}\n{model}"
         )
@@ -311,7 +311,7 @@ def test_what_no_stream_can_give_is_refused(wrong: str) -> None:
     model, shape, is_causal, message = REFUSED[wrong]
     x = torch.randn(8, *shape, generator=torch.Generator().manual_seed(0))
     nano = causal(model.eval(), x) if is_causal else tn.to_nano(model.eval(), x, calibrate=x)
-    with pytest.raises(tn.StreamError, match=message):
+    with pytest.raises(tn.errors.StreamError, match=message):
         nano.stream()
 
 
@@ -345,13 +345,13 @@ def test_wrong_steps_are_refused_and_the_stream_stays_where_it_was() -> None:
         ([[0.0, 0.0]] * 3, r"expected a tensor"),
         (np.array([["a", "b"]] * 3), r"expected a tensor or an array of numbers"),
     ):
-        with pytest.raises(tn.InputError, match=message):
+        with pytest.raises(tn.errors.InputError, match=message):
             stream.step(wrong)
-    with pytest.raises(tn.InputError, match=r"expected int8 of shape"):
+    with pytest.raises(tn.errors.InputError, match=r"expected int8 of shape"):
         stream.step_int8(right)
-    with pytest.raises(tn.InputError, match=r"the model takes one input"):
+    with pytest.raises(tn.errors.InputError, match=r"the model takes one input"):
         stream.step(right, right)
-    with pytest.raises(tn.HeadError, match="no trainable head"):
+    with pytest.raises(tn.errors.HeadError, match="no trainable head"):
         stream.step_features(right)
     assert torch.equal(stream.step_int8(steps[2]), twin.step_int8(steps[2]))
 

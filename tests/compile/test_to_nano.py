@@ -179,18 +179,18 @@ def test_inputs_outside_the_range_saturate(nano):
     ],
 )
 def test_wrong_inputs_are_refused(nano, x, reason):
-    with pytest.raises(tn.InputError, match=reason):
+    with pytest.raises(tn.errors.InputError, match=reason):
         nano(x)
 
 
 def test_wrong_int8_inputs_are_refused(nano):
-    with pytest.raises(tn.InputError, match="of int8"):
+    with pytest.raises(tn.errors.InputError, match="of int8"):
         nano.forward_int8(torch.zeros(1, 3, 40))
-    with pytest.raises(tn.InputError, match="of floats or int8"):
+    with pytest.raises(tn.errors.InputError, match="of floats or int8"):
         nano.verify(data=torch.zeros(1, 3, 40, dtype=torch.int32))
-    with pytest.raises(tn.InputError, match=r"'avr'.*host"):
+    with pytest.raises(tn.errors.InputError, match=r"'avr'.*host"):
         nano.verify("avr")
-    with pytest.raises(tn.HeadError, match="no trainable head"):
+    with pytest.raises(tn.errors.HeadError, match="no trainable head"):
         nano.features_int8(torch.zeros(1, 3, 40))
 
 
@@ -270,19 +270,19 @@ def test_dead_channels_and_constant_layers_stay_exact():
 @pytest.mark.parametrize(
     ("options", "error", "reason"),
     [
-        ({"calibrate": torch.zeros(0, 3, 40)}, tn.InputError, "calibration data is empty"),
-        ({"calibrate": []}, tn.InputError, "calibration data is empty"),
-        ({"calibrate": torch.zeros(4, 3, 41)}, tn.InputError, r"shape \(4, 3, 41\).*\[N, 3, 40\]"),
-        ({"calibrate": torch.zeros(4, 3, 40, dtype=torch.int8)}, tn.InputError, "of floats"),
-        ({"calibrate": 3}, tn.InputError, "is a int"),
-        ({"calibrate": ["a"]}, tn.InputError, "batch is a str"),
-        ({"calibrate": torch.full((4, 3, 40), torch.nan)}, tn.NonFiniteError, "the input.*NaN"),
-        ({"calibrate": torch.full((4, 3, 40), 3e38)}, tn.NonFiniteError, r"module 'features\."),
-        ({"method": "median"}, tn.InputError, "'median'.*minmax, percentile"),
-        ({"labels": ["a"]}, tn.InputError, "1 labels for a model of 5 outputs"),
-        ({"labels": list("abcda")}, tn.InputError, "labels 0 and 4 are both 'a'"),
-        ({"name": 5}, tn.InputError, "name is 5; expected a text"),
-        ({"name": "two\nlines"}, tn.InputError, "on one line"),
+        ({"calibrate": torch.zeros(0, 3, 40)}, tn.errors.InputError, "calibration data is empty"),
+        ({"calibrate": []}, tn.errors.InputError, "calibration data is empty"),
+        ({"calibrate": torch.zeros(4, 3, 41)}, tn.errors.InputError, r"shape \(4, 3, 41\).*\[N, 3, 40\]"),
+        ({"calibrate": torch.zeros(4, 3, 40, dtype=torch.int8)}, tn.errors.InputError, "of floats"),
+        ({"calibrate": 3}, tn.errors.InputError, "is a int"),
+        ({"calibrate": ["a"]}, tn.errors.InputError, "batch is a str"),
+        ({"calibrate": torch.full((4, 3, 40), torch.nan)}, tn.errors.NonFiniteError, "the input.*NaN"),
+        ({"calibrate": torch.full((4, 3, 40), 3e38)}, tn.errors.NonFiniteError, r"module 'features\."),
+        ({"method": "median"}, tn.errors.InputError, "'median'.*minmax, percentile"),
+        ({"labels": ["a"]}, tn.errors.InputError, "1 labels for a model of 5 outputs"),
+        ({"labels": list("abcda")}, tn.errors.InputError, "labels 0 and 4 are both 'a'"),
+        ({"name": 5}, tn.errors.InputError, "name is 5; expected a text"),
+        ({"name": "two\nlines"}, tn.errors.InputError, "on one line"),
     ],
 )
 def test_wrong_arguments_are_refused(conv_net, options, error, reason):
@@ -294,7 +294,7 @@ def test_wrong_arguments_are_refused(conv_net, options, error, reason):
 def test_many_labels_are_checked_in_linear_time(conv_net):
     x = inputs((3, 40), 8)
     start = time.process_time()
-    with pytest.raises(tn.InputError, match="100000 labels for a model of 5 outputs"):
+    with pytest.raises(tn.errors.InputError, match="100000 labels for a model of 5 outputs"):
         tn.to_nano(conv_net, x, calibrate=x, labels=[str(k) for k in range(100_000)])
     # Each with all before it would take minutes.
     assert time.process_time() - start < 10
@@ -308,7 +308,7 @@ def test_weights_that_are_not_finite_are_refused(name, place, value):
     model = make(ConvNet1d)
     model.state_dict()[name].view(-1)[0] = value if name != "features.1.running_var" else torch.nan
     x = inputs((3, 40), 8)
-    with pytest.raises(tn.NonFiniteError, match=f"module '{place}'"):
+    with pytest.raises(tn.errors.NonFiniteError, match=f"module '{place}'"):
         tn.to_nano(model, x, calibrate=x)
 
 
@@ -320,6 +320,6 @@ def test_a_layer_that_nano_core_refuses_is_named(path):
     x = torch.randn(2, 270_000)
     place = f"module '{path}'" if path else "the model itself"
     message = f"{place}: fully_connected: the largest accumulator of a channel.* must stay below 2\\^31"
-    with pytest.raises(tn.QuantizationError, match=message) as caught:
+    with pytest.raises(tn.errors.QuantizationError, match=message) as caught:
         tn.to_nano(model, x, calibrate=x)
     assert caught.value.module_path == path

@@ -54,7 +54,7 @@ def test_the_trainable_linear_after_a_frozen_part_is_the_head(frozen, head, has_
         tn.freeze(model, *frozen)
     x = inputs((3, 40), 8)
     says_why = bool(frozen) and head == "auto" and not has_head
-    with pytest.warns(tn.HeadWarning) if says_why else contextlib.nullcontext():
+    with pytest.warns(tn.errors.HeadWarning) if says_why else contextlib.nullcontext():
         assert (tn.to_nano(model, x, calibrate=x, head=head).head is not None) == has_head
 
 
@@ -70,7 +70,7 @@ def test_the_trainable_linear_after_a_frozen_part_is_the_head(frozen, head, has_
 )
 def test_layers_that_cannot_be_a_head_are_refused(model, head, reason):
     x = inputs((3, 40), 8)
-    with pytest.raises(tn.HeadError, match=reason):
+    with pytest.raises(tn.errors.HeadError, match=reason):
         tn.to_nano(model, x, calibrate=x, head=head)
 
 
@@ -120,7 +120,7 @@ def test_learning_is_replayed_to_the_last_byte():
     _, x, nano = with_head()
     features, labels = nano.features_int8(x), torch.arange(64) % 5
     start = nano.head.state()
-    other = tn.SgdHead(nano.image)
+    other = tn.heads.SgdHead(nano.image)
     assert other.state() == start
     for head in (nano.head, other):
         head.fit(features, labels, epochs=3)
@@ -148,7 +148,7 @@ def test_copies_and_state_dicts_keep_the_state():
     trained = nano.head.state()
     assert copy.deepcopy(nano).head.state() == trained
     assert pickle.loads(pickle.dumps(nano)).head.state() == trained
-    fresh = tn.SgdHead(nano.image)
+    fresh = tn.heads.SgdHead(nano.image)
     assert fresh.state() != trained
     fresh.load_state_dict(nano.head.state_dict())
     assert fresh.state() == trained
@@ -185,17 +185,17 @@ def test_train_and_eval_leave_the_head_alone():
 def test_wrong_arguments_leave_the_head_as_it_was(call, reason):
     _, _, nano = with_head()
     state = nano.head.state()
-    with pytest.raises(tn.HeadError, match=reason):
+    with pytest.raises(tn.errors.HeadError, match=reason):
         call(nano.head)
     assert nano.head.state() == state
 
 
 @pytest.mark.parametrize("learning_rate", [0.0, -1.0, float("nan"), 1e30])
 def test_learning_rates_out_of_range_are_refused(learning_rate):
-    with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
+    with pytest.raises(tn.errors.HeadError, match=r"learning_rate is .*; expected"):
         with_head(learning_rate=learning_rate)
 
 
 def test_an_image_without_a_head_gives_no_head(nano):
-    with pytest.raises(tn.HeadError, match="no trainable head"):
-        tn.SgdHead(nano.image)
+    with pytest.raises(tn.errors.HeadError, match="no trainable head"):
+        tn.heads.SgdHead(nano.image)

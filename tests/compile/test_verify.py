@@ -50,5 +50,7 @@ def test_a_trained_head_does_not_count(tmp_path):
 def test_data_of_another_kind_is_refused(wrong):
     x = inputs((4,), 16)
     nano = tn.to_nano(torch.nn.Linear(4, 3), x, calibrate=x)
-    with pytest.raises(tn.InputError, match=r"^data (is|has the keys) .* expected a tensor, a tuple of"):
+    with pytest.raises(
+        tn.errors.InputError, match=r"^data (is|has the keys) .* expected a tensor, a tuple of"
+    ):
         nano.verify("host", wrong)

@@ -88,5 +88,5 @@ def test_weights_in_ram_save_the_waiting_for_flash() -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 1.5, "all", None, 1 << 31])
 def test_a_wrong_budget_is_refused(wrong: object) -> None:
-    with pytest.raises(tn.InputError, match="weights_in_ram is "):
+    with pytest.raises(tn.errors.InputError, match="weights_in_ram is "):
         tn.to_nano(_model(), X, calibrate=X, weights_in_ram=wrong)  # type: ignore[arg-type]

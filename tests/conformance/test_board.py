@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from ops.cases import make
-from torch_nano import Device, QemuBoard
+from torch_nano import Device
 from torch_nano.arithmetic.layout import from_device, to_device
 from torch_nano.arithmetic.quantization import Quantization
 from torch_nano.arithmetic.tensors import random_integers
+from torch_nano.device import QemuBoard
 from torch_nano.ir.layer import Layer
 from torch_nano.ir.operator import Operator
 from torch_nano.library.one_layer import one_layer_model

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch_nano import Device, QemuBoard, _native
+from torch_nano import Device, _native
 from torch_nano.arithmetic.layout import to_device
+from torch_nano.device import QemuBoard
 from torch_nano.ir.description import describe_layer, describe_model, describe_value
 from torch_nano.ir.layer import Layer
 from torch_nano.ops.add import Add

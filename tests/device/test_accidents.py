@@ -12,17 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import one_layer, with_head
-from torch_nano import (
+from torch_nano import Device, _native
+from torch_nano.device import SimulatedBoard
+from torch_nano.errors import (
     ConnectionFailed,
     ConnectionLost,
-    Device,
     DeviceError,
     DeviceRestarted,
     DeviceTimeout,
     FileFormatError,
-    SimulatedBoard,
     WrongModelError,
-    _native,
 )
 
 from .boards import Board, Unplugged, serial_board, socket_board

@@ -12,18 +12,17 @@ import torch
 import torch_nano as tn
 from files_at_risk import small_files
 from images import with_head
-from torch_nano import (
+from torch_nano import Device
+from torch_nano.device import QemuBoard, SimulatedBoard
+from torch_nano.errors import (
     BoardError,
     ConnectionFailed,
-    Device,
     DeviceError,
     FileFormatError,
     HeadError,
     InputError,
     LabelError,
-    QemuBoard,
     RecordError,
-    SimulatedBoard,
 )
 
 from .test_transports import make, model_and_data
@@ -103,10 +102,14 @@ INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)
             "the input is a tensor on the meta device",
         ),
         (lambda d: d.predict(object()), InputError, "expected a tensor or an array of floats"),
-        (lambda d: tn.record("sim", "x"), InputError, "the device is 'sim'; expected a torch_nano.Device"),
-        (lambda d: tn.record(d, 5), InputError, "path is 5; expected a path"),
         (
-            lambda d: tn.record(d, "x", check_every=1.5),
+            lambda d: tn.device.record("sim", "x"),
+            InputError,
+            "the device is 'sim'; expected a torch_nano.Device",
+        ),
+        (lambda d: tn.device.record(d, 5), InputError, "path is 5; expected a path"),
+        (
+            lambda d: tn.device.record(d, "x", check_every=1.5),
             InputError,
             "check_every is 1.5; expected a whole number, 1 to",
         ),
@@ -195,10 +198,10 @@ def test_integers_of_numpy_and_torch_are_integers() -> None:
             InputError,
             "timeout is 0; expected a number from 0.001 to 1000000.0",
         ),
-        (lambda: tn.replay("x", "m.nano"), InputError, "nano is 'm.nano'"),
-        (lambda: tn.replay("x", b"xx"), FileFormatError, "the 2 bytes given are no model's image"),
-        (lambda: tn.replay(5, IMAGE), InputError, "path is 5; expected a path"),
-        (lambda: tn.replay("x", IMAGE), RecordError, "x cannot be read: No such file"),
+        (lambda: tn.device.replay("x", "m.nano"), InputError, "nano is 'm.nano'"),
+        (lambda: tn.device.replay("x", b"xx"), FileFormatError, "the 2 bytes given are no model's image"),
+        (lambda: tn.device.replay(5, IMAGE), InputError, "path is 5; expected a path"),
+        (lambda: tn.device.replay("x", IMAGE), RecordError, "x cannot be read: No such file"),
     ],
 )
 def test_wrong_arguments_of_a_device_are_refused(

@@ -15,7 +15,8 @@ from images import many_layers, one_layer
 from torch import nn
 from torch_nano import _native
 from torch_nano.device.transport import cycles
-from torch_nano.device.transport.cycles import Counts, CycleModel, CycleModelError
+from torch_nano.device.transport.cycles import Counts, CycleModel
+from torch_nano.errors import CycleModelError
 
 from device import rv32
 from device.rv32 import A0, A1, S0, T0, T1, ZERO, add, addi, bne, c_nop, j, lui, lw, muldiv, sw
@@ -117,7 +118,7 @@ def counted(image: bytes, runs: int = 1) -> tuple[list[Counts], list[int]]:
     """The counts of each layer in the last of some runs, and its instructions as the board itself counts."""
     (input,) = _native.Model(image).inputs
     width = int(np.prod(_native.Model(image).values[input]["shape"]))
-    with tn.QemuBoard(image, chip="esp32c3") as board:
+    with tn.device.QemuBoard(image, chip="esp32c3") as board:
         device = tn.Device(board)
         for _ in range(runs):
             board.restart_counts()
@@ -140,7 +141,10 @@ def test_the_counts_are_the_same_every_time_and_fall_once_the_cache_is_filled() 
 
 
 def test_a_board_without_a_chip_counts_no_cycles() -> None:
-    with tn.QemuBoard(one_layer()) as board, pytest.raises(tn.BoardError, match="counts no cycles"):
+    with (
+        tn.device.QemuBoard(one_layer()) as board,
+        pytest.raises(tn.errors.BoardError, match="counts no cycles"),
+    ):
         board.counts()
 
 
@@ -148,11 +152,13 @@ def test_a_chip_without_known_costs_is_refused() -> None:
     model = nn.Linear(4, 3)
     x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
     nano = tn.to_nano(model, x, calibrate=x)
-    with pytest.raises(tn.ChipError, match=r"the cycles of esp32c6 are not known.*known costs: esp32c3"):
+    with pytest.raises(
+        tn.errors.ChipError, match=r"the cycles of esp32c6 are not known.*known costs: esp32c3"
+    ):
         nano.profile("esp32c6")
-    with pytest.raises(tn.ChipError, match="there is no chip 'esp32c4'"):
+    with pytest.raises(tn.errors.ChipError, match="there is no chip 'esp32c4'"):
         nano.profile("esp32c4")
-    with pytest.raises(tn.ChipError, match="chip is None; expected one of"):
+    with pytest.raises(tn.errors.ChipError, match="chip is None; expected one of"):
         nano.profile(None)  # type: ignore[arg-type]
 
 
@@ -171,13 +177,15 @@ def test_a_qemu_that_cannot_load_it_is_named(
     qemu.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(CycleModelError, match=rf"needs QEMU 7\.2 or newer(.|\n)*{printed}"):
-        tn.QemuBoard(one_layer(), chip="esp32c3")
+        tn.device.QemuBoard(one_layer(), chip="esp32c3")
 
 
 def test_a_missing_plugin_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cycles, "_PLUGIN", tmp_path / "none.so")
-    with pytest.raises(tn.ConnectionFailed, match=r"the cycle model .*none\.so is missing.*just setup"):
-        tn.QemuBoard(one_layer(), chip="esp32c3")
+    with pytest.raises(
+        tn.errors.ConnectionFailed, match=r"the cycle model .*none\.so is missing.*just setup"
+    ):
+        tn.device.QemuBoard(one_layer(), chip="esp32c3")
     fit = tn.to_nano(nn.Linear(4, 3), torch.zeros(64, 4), calibrate=torch.randn(64, 4)).fits("esp32c3")
     assert fit and "none.so is missing" in fit.time_unknown
 

@@ -9,8 +9,10 @@ import pytest
 import torch
 import torch_nano as tn
 from rich.console import Console
-from torch_nano import Device, LabelError, SimulatedBoard
+from torch_nano import Device
+from torch_nano.device import SimulatedBoard
 from torch_nano.device.bars import Bars
+from torch_nano.errors import LabelError
 
 from .test_transports import make, model_and_data
 
@@ -24,7 +26,7 @@ def test_data_that_do_not_fit_the_ring_travel_once_per_epoch() -> None:
         # 120 samples in rings of 16: the last one is filled from the start.
         assert (result.sent, result.epochs) == (128, 3)
         head = tn.heads.head_of(nano.image)
-        assert isinstance(head, tn.SgdHead)
+        assert isinstance(head, tn.heads.SgdHead)
         features = nano.features_int8(x)
         order = np.arange(128) % 40
         for start in range(0, 128, 16):

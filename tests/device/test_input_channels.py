@@ -41,17 +41,19 @@ def test_a_device_sees_the_integers_of_the_pc(nano: tn.NanoModule, board: str) -
 
 def test_without_the_model_the_device_says_what_its_channels_mean(nano: tn.NanoModule) -> None:
     x, y = windows(12), torch.arange(12) % 3
-    with tn.Device(tn.SimulatedBoard(nano.image)) as device:
+    with tn.Device(tn.device.SimulatedBoard(nano.image)) as device:
         assert device.info.inputs[0].channels == nano.input_channels["input"]
         for window, expected in zip(x, nano.features_int8(x), strict=True):
             assert np.array_equal(device.predict(window).output, expected.numpy())
         device.fit(x, y, epochs=2)
         state = device.head_state()
-        with pytest.raises(tn.InputError, match=r"shape \[8, 3\] and dtype torch.float32; expected \[3, 8\]"):
+        with pytest.raises(
+            tn.errors.InputError, match=r"shape \[8, 3\] and dtype torch.float32; expected \[3, 8\]"
+        ):
             device.predict(x[0].T)
-        with pytest.raises(tn.InputError, match="NaN or infinity"):
+        with pytest.raises(tn.errors.InputError, match="NaN or infinity"):
             device.predict(x[0] / 0)
-    head = tn.SgdHead(nano.image)
+    head = tn.heads.SgdHead(nano.image)
     head.fit(nano.features_int8(x), y, epochs=2)
     assert head.state() == state
 
@@ -61,7 +63,7 @@ def test_learning_from_real_numbers_is_the_same_on_both_sides(nano: tn.NanoModul
     with tn.Device("sim", nano=nano) as device:
         device.fit(x, y, epochs=5)
         state = device.head_state()
-    head = tn.SgdHead(nano.image)
+    head = tn.heads.SgdHead(nano.image)
     head.fit(nano.features_int8(x), y, epochs=5)
     assert head.state() == state
 

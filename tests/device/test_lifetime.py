@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import with_head
-from torch_nano import Device, QemuBoard
+from torch_nano import Device
+from torch_nano.device import QemuBoard
 from torch_nano.device.transport import lifetime
-from torch_nano.device.transport.qemu import BoardError
+from torch_nano.errors import BoardError
 
 IMAGE = with_head()
 INPUT = np.random.default_rng(0).integers(-128, 128, 216, np.int8)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from images import with_head
 from torch_nano import _native
 from torch_nano.device.client import Device
-from torch_nano.device.transport.qemu import BoardStopped, QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.errors import BoardStopped
 
 IMAGE = with_head()
 SEED = 5

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from images import many_layers, one_layer, with_head
-from torch_nano import ConnectionLost, _native
+from torch_nano import _native
 from torch_nano.device.client import Device, DeviceError
 from torch_nano.device.transport import qemu
-from torch_nano.device.transport.qemu import BoardError, BoardStopped, BoardTimeout, QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.errors import BoardError, BoardStopped, BoardTimeout, ConnectionLost
 
 Int8 = npt.NDArray[np.int8]
 FLASH = 16 << 20

@@ -10,20 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 from images import one_layer, with_head
-from torch_nano import (
+from torch_nano import Device, _native, heads
+from torch_nano.device import ReplayDifference, SimulatedBoard, record, replay
+from torch_nano.errors import (
     ConnectionFailed,
     ConnectionLost,
-    Device,
     DeviceError,
     DeviceRestarted,
     InputError,
     RecordError,
-    ReplayDifference,
-    SimulatedBoard,
-    _native,
-    heads,
-    record,
-    replay,
 )
 
 from .boards import Board, Unplugged, socket_board

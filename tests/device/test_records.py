@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch_nano import Device, DeviceError, RecordError, ReplayDifference, TorchNanoError, record, replay
+from torch_nano import Device, TorchNanoError
+from torch_nano.device import ReplayDifference, record, replay
+from torch_nano.errors import DeviceError, RecordError
 
 from .test_recording import IMAGES, INPUTS, lines, rewrite
 

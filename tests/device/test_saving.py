@@ -15,7 +15,8 @@ from cli.command_line import run
 from images import with_head
 from torch_nano import _native
 from torch_nano.device.client import Device, DeviceError
-from torch_nano.device.transport.qemu import BoardError, BoardStopped, QemuBoard
+from torch_nano.device.transport.qemu import QemuBoard
+from torch_nano.errors import BoardError, BoardStopped
 
 FLASH = 32 << 20
 

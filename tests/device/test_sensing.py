@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import nn
-from torch_nano import RecordedSensor, Report, SensingOptions, replay_sensing
+from torch_nano.device import RecordedSensor, Report, SensingOptions, replay_sensing
 
 SEED = 3
 CHANNELS, LENGTH, CLASSES = 3, 20, 4
@@ -59,7 +59,7 @@ def recorded(seed: int, count: int, *, options: SensingOptions = OPTIONS) -> Rec
 
 def run(nano: tn.NanoModule, sensor: RecordedSensor, flash: Path | None = None) -> tuple[list[Report], bytes]:
     """All reports of a board, and its head's state at the end."""
-    with tn.Device(tn.QemuBoard(nano.image, sensor=sensor, flash=flash)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image, sensor=sensor, flash=flash)) as device:
         reports = list(device.watch())
         return reports, device.head_state() if device.info.classes else b""
 
@@ -99,7 +99,10 @@ def test_the_replay_has_the_bytes_of_a_board_that_was_on_its_own(
 
 def test_the_same_recording_gives_the_same_reports() -> None:
     nano, sensor = make_nano(tn.heads.SGD(0.05)), recorded(2, 1500)
-    with tn.QemuBoard(nano.image, sensor=sensor) as board, tn.QemuBoard(nano.image, sensor=sensor) as other:
+    with (
+        tn.device.QemuBoard(nano.image, sensor=sensor) as board,
+        tn.device.QemuBoard(nano.image, sensor=sensor) as other,
+    ):
         sent = [b"", b""]
         for number, stream in enumerate((board, other)):
             while b"ended" not in kinds_of(sent[number]):
@@ -132,14 +135,14 @@ def test_a_pc_labels_predicts_and_saves_while_the_board_senses() -> None:
     x = torch.randn(8, CHANNELS, LENGTH)
     inputs = nano.device_inputs(x)
     expected = nano.features_int8(x).numpy()
-    with tn.Device(tn.QemuBoard(nano.image, sensor=sensor)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image, sensor=sensor)) as device:
         labelled, refused = 0, 0
         # A slow PC reaches the end of the recording, after which no window comes.
         while labelled < 20 and refused < 100:
             try:
                 device.label("abcd"[labelled % CLASSES])
                 labelled, refused = labelled + 1, 0
-            except tn.DeviceError as error:
+            except tn.errors.DeviceError as error:
                 assert error.failure == "NoRun"  # no window since the latest label
                 refused += 1
             made = device.predict(inputs[labelled % 8])
@@ -147,7 +150,7 @@ def test_a_pc_labels_predicts_and_saves_while_the_board_senses() -> None:
         device.save()
         reports = list(device.watch())
         state = device.head_state()
-        with pytest.raises(tn.LabelError, match="no class is called 'e'"):
+        with pytest.raises(tn.errors.LabelError, match="no class is called 'e'"):
             device.label("e")
     assert [report.details["target"] for report in reports if report.event == "learned"] == [
         number % CLASSES for number in range(labelled)
@@ -168,9 +171,9 @@ def test_requests_in_parts_succeed_while_the_board_predicts_in_between() -> None
         random.standard_normal((300_000, CHANNELS)), options=SensingOptions(hop=2000, period=100_000)
     )
     inputs = nano.device_inputs(x)
-    with tn.Device(tn.QemuBoard(nano.image)) as quiet:
+    with tn.Device(tn.device.QemuBoard(nano.image)) as quiet:
         expected = [quiet.predict(input).output.tobytes() for input in inputs]
-    with tn.Device(tn.QemuBoard(nano.image, sensor=sensor)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image, sensor=sensor)) as device:
         assert min(device.info.input_length, device.info.output_length) > device.info.frame_length
         before = device.stats().refused_requests
         for round in range(60):
@@ -182,7 +185,7 @@ def test_requests_in_parts_succeed_while_the_board_predicts_in_between() -> None
     assert len(refused) > 1, refused
 
 
-def make_stream() -> tn.Stream:
+def make_stream() -> tn.results.Stream:
     torch.manual_seed(SEED)
     model = nn.Sequential(
         nn.Conv1d(CHANNELS, 8, 5), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, CLASSES)
@@ -197,7 +200,7 @@ def test_a_stream_senses_step_by_step() -> None:
     nano, step = stream.nano, stream.step_length
     sensor = recorded(5, 1200, options=replace(OPTIONS, hop=step))
     sensor = replace(sensor, gaps=())
-    with tn.QemuBoard(nano.image, sensor=sensor) as board:
+    with tn.device.QemuBoard(nano.image, sensor=sensor) as board:
         sent = b""
         while b"ended" not in kinds_of(sent):
             sent += board.read(1 << 16)
@@ -219,7 +222,7 @@ def test_a_pc_that_connects_does_not_interrupt_a_stream() -> None:
     nano = make_stream().nano
     random = np.random.default_rng(SEED)
     sensor = RecordedSensor(random.standard_normal((3000, CHANNELS)), options=SensingOptions(period=400_000))
-    with tn.Device(tn.QemuBoard(nano.image, sensor=sensor)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image, sensor=sensor)) as device:
         assert device.info.has_states
         watched = device.watch()
         reports = [next(watched) for _ in range(1000)]
@@ -245,17 +248,17 @@ def test_a_difference_is_found_and_named() -> None:
     ):
         wrong = list(reports)
         wrong[number] = replace(reports[number], details={**reports[number].details, name: value})
-        with pytest.raises(tn.ReplayDifference) as raised:
+        with pytest.raises(tn.device.ReplayDifference) as raised:
             replay_sensing(wrong, sensor, nano)
         # A wrong target shows when the head is trained.
         assert raised.value.step == (trained if name == "target" else number)
         assert raised.value.last_equal_step < raised.value.step
-    with pytest.raises(tn.InputError, match="report 7 is missing"):
+    with pytest.raises(tn.errors.InputError, match="report 7 is missing"):
         replay_sensing(reports[:7] + reports[8:], sensor, nano)
-    with pytest.raises(tn.InputError, match="report 0 is missing"):
+    with pytest.raises(tn.errors.InputError, match="report 0 is missing"):
         replay_sensing(reports[1:], sensor, nano)
     shorter = RecordedSensor(np.asarray(sensor.samples)[:500], options=OPTIONS)
-    with pytest.raises(tn.InputError, match="the recorded sensor has 500"):
+    with pytest.raises(tn.errors.InputError, match="the recorded sensor has 500"):
         replay_sensing(reports, replace(shorter, gaps=[g for g in sensor.gaps if g < 500]), nano)
 
 
@@ -266,24 +269,24 @@ def test_a_board_that_cannot_sense_says_why() -> None:
     for numbers in (7, 2, 18):
         wrong = RecordedSensor(np.zeros((10, numbers)), options=OPTIONS)
         said = f"the sensor has {numbers} numbers per sample and hop is 5: {expected}"
-        with pytest.raises(tn.InputError, match=said):
-            tn.QemuBoard(nano.image, sensor=wrong)
-        with pytest.raises(tn.InputError, match=said):
+        with pytest.raises(tn.errors.InputError, match=said):
+            tn.device.QemuBoard(nano.image, sensor=wrong)
+        with pytest.raises(tn.errors.InputError, match=said):
             replay_sensing([], wrong, nano)
     stream = make_stream().nano
     for numbers, hop in ((3, 5), (1, 3)):
         wrong = RecordedSensor(np.zeros((10, numbers)), options=SensingOptions(hop=hop))
         with pytest.raises(
-            tn.InputError, match=f"hop is {hop}: .* 3 numbers, 3 per step; .* step of a stream"
+            tn.errors.InputError, match=f"hop is {hop}: .* 3 numbers, 3 per step; .* step of a stream"
         ):
-            tn.QemuBoard(stream.image, sensor=wrong)
-    with pytest.raises(tn.FileFormatError):
-        tn.QemuBoard(b"no image", sensor=wrong)
-    with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
-        tn.QemuBoard(nano.image, sensor=np.zeros((3, 3)))  # type: ignore[arg-type]
+            tn.device.QemuBoard(stream.image, sensor=wrong)
+    with pytest.raises(tn.errors.FileFormatError):
+        tn.device.QemuBoard(b"no image", sensor=wrong)
+    with pytest.raises(tn.errors.InputError, match="expected a RecordedSensor"):
+        tn.device.QemuBoard(nano.image, sensor=np.zeros((3, 3)))  # type: ignore[arg-type]
     large = RecordedSensor(np.zeros((3 << 19, 3)), options=OPTIONS)
-    with pytest.raises(tn.BoardError, match="image and recorded sensor have"):
-        tn.QemuBoard(nano.image, sensor=large)
+    with pytest.raises(tn.errors.BoardError, match="image and recorded sensor have"):
+        tn.device.QemuBoard(nano.image, sensor=large)
 
 
 @pytest.mark.parametrize(
@@ -307,27 +310,29 @@ def test_a_board_that_cannot_sense_says_why() -> None:
 )
 def test_what_cannot_be_recorded_is_refused(arguments: dict[str, object], message: str) -> None:
     given: dict[str, object] = {"samples": np.zeros((4, 2)), **arguments}
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         RecordedSensor(**given)  # type: ignore[arg-type]
 
 
 def test_a_device_that_does_not_sense_reports_nothing() -> None:
     nano = make_nano(tn.heads.SGD(0.05))
-    board = tn.QemuBoard(nano.image)
+    board = tn.device.QemuBoard(nano.image)
     with tn.Device(board) as device:
         board.timeout = 0.3
-        with pytest.raises(tn.DeviceTimeout, match="reported nothing"):
+        with pytest.raises(tn.errors.DeviceTimeout, match="reported nothing"):
             next(device.watch())
         board.timeout = 60
-        with pytest.raises(tn.DeviceError, match=r"refused the request 'label'.* must have seen a window"):
+        with pytest.raises(
+            tn.errors.DeviceError, match=r"refused the request 'label'.* must have seen a window"
+        ):
             device.label(0)
 
 
 def test_closing_ends_the_watching() -> None:
     nano = make_nano(tn.heads.SGD(0.05))
-    device = tn.Device(tn.QemuBoard(nano.image))
+    device = tn.Device(tn.device.QemuBoard(nano.image))
     threading.Timer(0.2, device.close).start()
-    with pytest.raises(tn.ConnectionLost):
+    with pytest.raises(tn.errors.ConnectionLost):
         next(device.watch())
 
 
@@ -341,9 +346,9 @@ def test_closing_ends_the_watching() -> None:
 )
 def test_a_replay_of_no_reports_is_refused(reports: object, message: str) -> None:
     nano, sensor = make_nano(None), RecordedSensor(np.zeros((10, 6)))
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         replay_sensing(reports, sensor, nano)  # type: ignore[arg-type]
-    with pytest.raises(tn.InputError, match="expected a RecordedSensor"):
+    with pytest.raises(tn.errors.InputError, match="expected a RecordedSensor"):
         replay_sensing([], np.zeros((10, 6)), nano)  # type: ignore[arg-type]
 
 

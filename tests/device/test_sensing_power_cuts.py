@@ -12,7 +12,7 @@ import pytest
 import torch_nano as tn
 import watch
 from torch import Tensor
-from torch_nano import RecordedSensor, Report, SensingOptions, SensingReplay, replay_sensing
+from torch_nano.device import RecordedSensor, Report, SensingOptions, SensingReplay, replay_sensing
 from watch_alone import sensor_of
 
 SEED = 11
@@ -69,7 +69,7 @@ def live(
     """The reports of a board that is killed as soon as `ends`, and the seconds from the first: nothing is
     flushed or closed.
     """
-    with tn.QemuBoard(nano.image, sensor=sensor, flash=flash) as board:
+    with tn.device.QemuBoard(nano.image, sensor=sensor, flash=flash) as board:
         sent, start = board.read(1 << 16), time.perf_counter()
         while not ends(reports_in(sent)):
             sent += board.read(1 << 16)
@@ -78,7 +78,7 @@ def live(
         while True:
             try:
                 sent += board.read(1 << 16)
-            except tn.BoardStopped:
+            except tn.errors.BoardStopped:
                 return reports_in(sent), seconds
 
 
@@ -98,7 +98,7 @@ def replayed(
     for flash in flashes:
         try:
             return replay_sensing(reports, sensor, nano, flash=flash)
-        except tn.ReplayDifference as error:
+        except tn.device.ReplayDifference as error:
             assert error.step == 0, f"{place}: {error}"
     raise AssertionError(f"{place}: {reports[0]} is none of the heads that it may have saved")
 

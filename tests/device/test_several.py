@@ -15,7 +15,8 @@ import torch_nano as tn
 from fusion import data, fusion
 from images import CLAMP, Description
 from torch import Tensor
-from torch_nano import Device, InputError, NanoModule, RecordError, _native
+from torch_nano import Device, NanoModule, _native
+from torch_nano.errors import InputError, RecordError
 
 COUNT = 12
 
@@ -105,7 +106,7 @@ def test_wrong_inputs_are_refused(device: Device) -> None:
 def test_without_a_model_the_device_says_what_floats_mean(nano: NanoModule) -> None:
     motion, sound = data().values()
     arrays = nano.device_inputs(motion, sound)
-    with Device(tn.SimulatedBoard(nano.image)) as device:
+    with Device(tn.device.SimulatedBoard(nano.image)) as device:
         made = device.predict({"sound": arrays[1][0], "motion": arrays[0][0]})
         assert made.outputs["kind"].tolist() == expected(nano, motion, sound)["kind"][0]
         mixed = device.predict((motion[0], arrays[1][0]))
@@ -122,7 +123,7 @@ def test_threads_take_turns_with_whole_inputs_and_outputs() -> None:
     image = net.image(net.layer("add", [first, first], net.value((4, 5, 8)), CLAMP), wide)
     model, rng = _native.Model(image), np.random.default_rng(0)
     failures: list[str] = []
-    with Device(tn.SimulatedBoard(image, frame=64)) as device:
+    with Device(tn.device.SimulatedBoard(image, frame=64)) as device:
         assert device.info.frame_length == 64
 
         def ask(seed: int) -> None:
@@ -181,7 +182,7 @@ def test_scales_of_channels_longer_than_a_frame_come_in_parts() -> None:
     net.input((1, 1, 300))
     scales = {"scale": np.arange(1, 301, dtype=np.float32), "offset": np.arange(300, dtype=np.float32) / 4}
     net.entries["inputs"][0]["channels"] = scales
-    with Device(tn.SimulatedBoard(net.image(0), frame=64)) as device:
+    with Device(tn.device.SimulatedBoard(net.image(0), frame=64)) as device:
         channels = device.info.inputs[0].channels
     assert channels is not None
     assert channels.scale.tolist() == scales["scale"].tolist()
@@ -195,7 +196,7 @@ def test_a_head_of_two_inputs_learns_and_its_record_is_replayed(connection: str,
     nano = tn.to_nano(fusion("tensor"), batch, calibrate=batch, head="kind", learning_rate=0.05)
     assert nano.head is not None
     pairs = [(((m, s)), int(label)) for m, s, label in zip(*batch.values(), labels, strict=True)]
-    with Device(connection, nano=nano) as device, tn.record(device, tmp_path / "record"):
+    with Device(connection, nano=nano) as device, tn.device.record(device, tmp_path / "record"):
         device.fit(batch, labels, epochs=2)
         device.fit(tuple(batch.values()), labels, epochs=1)
         device.fit(pairs[:5], epochs=1)
@@ -206,7 +207,7 @@ def test_a_head_of_two_inputs_learns_and_its_record_is_replayed(connection: str,
         assert features.tolist() == nano.features_int8(**batch)[3].tolist()
         with pytest.raises(InputError, match=r"batches of different sizes: .*motion.* of 40, .*sound.* of 3"):
             device.fit((batch["motion"], batch["sound"][:3]), labels)
-    assert tn.replay(tmp_path / "record", nano).head.state() == state
+    assert tn.device.replay(tmp_path / "record", nano).head.state() == state
 
 
 def test_states_are_reset_where_there_are_none(device: Device) -> None:
@@ -218,4 +219,4 @@ def test_a_model_with_states_is_not_recorded(nano: NanoModule, tmp_path: Path) -
     with Device("sim", nano=nano) as device:
         device._info = replace(device.info, has_states=True, head_length=4)
         with pytest.raises(RecordError, match="has states, which every run changes"):
-            tn.record(device, tmp_path / "record")
+            tn.device.record(device, tmp_path / "record")

@@ -18,22 +18,17 @@ import numpy as np
 import pytest
 from files_at_risk import small_files
 from images import with_head
-from torch_nano import (
+from torch_nano import Device, _native, heads
+from torch_nano.device import QemuBoard, SimulatedBoard, record, replay
+from torch_nano.device.transport.streams import Stream
+from torch_nano.errors import (
     ConnectionFailed,
     ConnectionLost,
-    Device,
     DeviceError,
     DeviceRestarted,
     DeviceTimeout,
-    QemuBoard,
     RecordError,
-    SimulatedBoard,
-    _native,
-    heads,
-    record,
-    replay,
 )
-from torch_nano.device.transport.streams import Stream
 
 from .boards import Board, serial_board, socket_board
 

@@ -17,8 +17,10 @@ import torch
 import torch_nano as tn
 from images import with_head
 from rich.console import Console
-from torch_nano import Device, DeviceError, DeviceRestarted, DeviceTimeout, _native, record, replay
+from torch_nano import Device, _native
+from torch_nano.device import record, replay
 from torch_nano.device.bars import Bars
+from torch_nano.errors import DeviceError, DeviceRestarted, DeviceTimeout
 
 from .boards import Board, socket_board
 
@@ -236,7 +238,7 @@ def test_a_record_that_ends_in_a_training_leaves_its_steps_open(tmp_path: Path) 
         text = path.read_text()
         path.write_text(text + '{"step": 51, "done": true, "steps": 20001, "head_crc32": 1}\n')
         with pytest.raises(
-            tn.ReplayDifference, match="its twin refuses: the training has 20000 steps, not 20001"
+            tn.device.ReplayDifference, match="its twin refuses: the training has 20000 steps, not 20001"
         ):
             replay(path, IMAGE)
 
@@ -254,7 +256,7 @@ def test_the_bar_moves_by_slices() -> None:
 
 def test_ctrl_c_leaves_a_head_on_the_pc_as_it_was() -> None:
     nano = tn.heads.head_of(IMAGE)
-    assert isinstance(nano, tn.SgdHead)
+    assert isinstance(nano, tn.heads.SgdHead)
     (features,) = _native.Model(IMAGE).run([INPUTS])
     before = nano.state()
     handler = signal.signal(signal.SIGALRM, signal.default_int_handler)

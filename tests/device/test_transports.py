@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import Device, DeviceError, HeadError, InputError, LabelError, NanoModule
+from torch_nano import Device, NanoModule
+from torch_nano.errors import DeviceError, HeadError, InputError, LabelError
 
 from .boards import Board, serial_board, socket_board
 
@@ -79,10 +80,10 @@ def learnt(nano: NanoModule, x: Tensor, y: Tensor, epochs: int) -> bytes:
     """The state of the twin that has learnt the same."""
     head = tn.heads.head_of(nano.image)
     features = nano.features_int8(x)
-    if isinstance(head, tn.SgdHead):
+    if isinstance(head, tn.heads.SgdHead):
         head.fit(features, y, epochs)
     else:
-        assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
+        assert isinstance(head, tn.heads.LdaHead | tn.heads.PrototypeHead)
         head.fit(features, y)
     return head.state()
 
@@ -94,7 +95,7 @@ def test_info_describes_the_device(fresh: Device, nano: NanoModule) -> None:
     assert info.layers == len(nano.summary().layers) == len(fresh.profile(model_and_data()[1][0]))
     assert info.head_length == len(fresh.head_state()) == len(nano.head.state())
     assert info.class_capacity == nano.head.capacity
-    assert (info.ring_capacity > 0) == isinstance(nano.head, tn.SgdHead)
+    assert (info.ring_capacity > 0) == isinstance(nano.head, tn.heads.SgdHead)
     assert fresh.labels == tuple(LABELS)
 
 
@@ -102,7 +103,7 @@ def test_a_fitted_head_is_the_twins(fresh: Device, nano: NanoModule) -> None:
     _, x, y = model_and_data()
     result = fresh.fit(x, y, epochs=5)
     assert result.sent == 40 and result.seconds > 0
-    assert result.epochs == (5 if isinstance(nano.head, tn.SgdHead) else 0)
+    assert result.epochs == (5 if isinstance(nano.head, tn.heads.SgdHead) else 0)
     assert fresh.head_state() == learnt(nano, x, y, 5)
     assert fresh.head() is nano.head
     assert nano.head.state() == fresh.head_state()
@@ -204,7 +205,7 @@ def test_a_head_is_saved_and_loaded(fresh: Device) -> None:
 def test_classes_are_added_and_forgotten_where_the_trainer_can(fresh: Device, nano: NanoModule) -> None:
     _, x, y = model_and_data()
     fresh.fit(x, y, epochs=1)
-    if isinstance(nano.head, tn.SgdHead):
+    if isinstance(nano.head, tn.heads.SgdHead):
         for act in (lambda: fresh.add_class("swim"), lambda: fresh.forget("run")):
             with pytest.raises(DeviceError, match="the trainer of this model's head cannot do this"):
                 act()

@@ -16,7 +16,7 @@ from cli.command_line import run
 from images import seal
 from torch import nn
 from torch_nano import _native
-from torch_nano.device.transport.qemu import BoardStopped
+from torch_nano.errors import BoardStopped
 
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
 Y = torch.arange(64) % 3
@@ -43,7 +43,7 @@ def same_prediction(device: tn.Device, nano: tn.NanoModule) -> bool:
 def test_a_head_goes_on_with_a_model_that_has_the_same_one() -> None:
     old, new = make(), make(name="renamed", weights_in_ram=1 << 16)
     assert old.id != new.id
-    with tn.Device(tn.QemuBoard(old.image), nano=old) as device:
+    with tn.Device(tn.device.QemuBoard(old.image), nano=old) as device:
         device.fit(X, Y, epochs=2)
         state = device.head_state()
         assert state != old.head.state()
@@ -59,13 +59,13 @@ def test_a_head_goes_on_with_a_model_that_has_the_same_one() -> None:
 
 def test_another_head_is_set_aside_until_a_save_replaces_it() -> None:
     old, new = make(), make(seed=1)
-    with tn.Device(tn.QemuBoard(old.image), nano=old) as device:
+    with tn.Device(tn.device.QemuBoard(old.image), nano=old) as device:
         device.fit(X, Y, epochs=2)
         assert not device.update(new).head_kept
         assert device.head_state() == new.head.state() and same_prediction(device, new)
         assert not device.info.restored
         for refused in (device.load, device.save):
-            with pytest.raises(tn.DeviceError, match=f"belongs to another model, {old.id:08x}"):
+            with pytest.raises(tn.errors.DeviceError, match=f"belongs to another model, {old.id:08x}"):
                 refused()
         # Back, where the head was saved.
         state = device.update(old)
@@ -77,25 +77,25 @@ def test_another_head_is_set_aside_until_a_save_replaces_it() -> None:
 def test_an_update_that_is_not_confirmed_is_left_with_its_head(tmp_path: Path) -> None:
     old, new = make(), make(seed=1)
     flash = tmp_path / "flash"
-    with tn.Device(tn.QemuBoard(old.image, flash=flash), nano=old) as device:
+    with tn.Device(tn.device.QemuBoard(old.image, flash=flash), nano=old) as device:
         device.fit(X, Y, epochs=2)
         device.save()
         state = device.head_state()
         _send(device, new)
-    with tn.Device(tn.QemuBoard(old.image, flash=flash), nano=new) as device:
+    with tn.Device(tn.device.QemuBoard(old.image, flash=flash), nano=new) as device:
         assert device.info.on_trial and device.info.update == 1
-        with pytest.raises(tn.UpdateError, match="an update on trial: confirm it first") as raised:
+        with pytest.raises(tn.errors.UpdateError, match="an update on trial: confirm it first") as raised:
             device.save(replace=True)
         assert raised.value.failure == "Unconfirmed"
-        with pytest.raises(tn.UpdateError, match="on trial"):
+        with pytest.raises(tn.errors.UpdateError, match="on trial"):
             device.update(make(seed=2))
-    with tn.Device(tn.QemuBoard(old.image, flash=flash), nano=old) as device:
+    with tn.Device(tn.device.QemuBoard(old.image, flash=flash), nano=old) as device:
         assert (device.info.update, device.info.restored, device.head_state()) == (0, True, state)
         _send(device, new)
     # The same call confirms what was interrupted before.
-    with tn.Device(tn.QemuBoard(old.image, flash=flash), nano=new) as device:
+    with tn.Device(tn.device.QemuBoard(old.image, flash=flash), nano=new) as device:
         assert device.update(new).sent == 0 and not device.info.on_trial
-    with tn.Device(tn.QemuBoard(old.image, flash=flash), nano=new) as device:
+    with tn.Device(tn.device.QemuBoard(old.image, flash=flash), nano=new) as device:
         assert not device.info.on_trial
 
 
@@ -109,8 +109,8 @@ def _send(device: tn.Device, nano: tn.NanoModule) -> None:
 
 def _is_refused(old: tn.NanoModule, act: Callable[[tn.Device], object], failure: str, text: str) -> None:
     """The act is refused, and the board runs the old model, also after a restart."""
-    with tn.Device(tn.QemuBoard(old.image), nano=old) as device:
-        with pytest.raises(tn.UpdateError, match=text) as raised:
+    with tn.Device(tn.device.QemuBoard(old.image), nano=old) as device:
+        with pytest.raises(tn.errors.UpdateError, match=text) as raised:
             act(device)
         assert raised.value.failure == failure
         assert same_prediction(device, old)
@@ -161,17 +161,17 @@ def test_what_cannot_run_is_refused_and_the_old_model_goes_on() -> None:
     text = f"has format version {version - 1}, the program on the device reads {version}"
     _is_refused(old, send_changed(4, version - 1), "Version", text)
     _is_refused(old, begin_too_large, "TooLarge", r"has 16248833 bytes, and the device has 16248832 for one")
-    with tn.Device(tn.QemuBoard(old.image), nano=old) as device:
-        with pytest.raises(tn.FileFormatError, match="damaged"):
+    with tn.Device(tn.device.QemuBoard(old.image), nano=old) as device:
+        with pytest.raises(tn.errors.FileFormatError, match="damaged"):
             device.update(bytes(damaged))
         older = bytearray(new.image)
         older[4] -= 1
-        with pytest.raises(tn.FileFormatError, match="export the model again"):
+        with pytest.raises(tn.errors.FileFormatError, match="export the model again"):
             device.update(bytes(older))
         assert "begin_update" not in [entry.request for entry in device.log]
     with tn.Device("sim", nano=old) as device:
         assert device.info.update_room == 0
-        with pytest.raises(tn.UpdateError, match="no flash for updates") as raised:
+        with pytest.raises(tn.errors.UpdateError, match="no flash for updates") as raised:
             device.update(new)
         assert raised.value.failure == "NoSlots" and same_prediction(device, old)
 
@@ -185,7 +185,7 @@ def test_the_text_of_a_refusal_names_the_kernel_that_the_program_lacks() -> None
     struct.pack_into("<H", changed, nodes, 999)
     id = seal(changed)
     received = bytearray()
-    board = tn.QemuBoard(old.image)
+    board = tn.device.QemuBoard(old.image)
 
     class Heard:
         """The board's stream, whose bytes are kept."""
@@ -203,7 +203,7 @@ def test_the_text_of_a_refusal_names_the_kernel_that_the_program_lacks() -> None
     with tn.Device(Heard(), nano=old) as device:
         device._ask("begin_update", "received", length=len(changed), id=id)
         device._ask("write_update", "received", offset=0, bytes=bytes(changed))
-        with pytest.raises(tn.UpdateError, match="needs kernel 999"):
+        with pytest.raises(tn.errors.UpdateError, match="needs kernel 999"):
             device._ask("finish_update", "updated")
     message = _decoded(received.split(b"\0")[-2])
     assert message.count(_varint(999)) == 1
@@ -238,7 +238,7 @@ def test_the_flash_lines_of_an_updated_model_are_counted() -> None:
     old, new = make(), make(seed=1, width=WIDTH)
     x = np.zeros(6, np.int8)
 
-    def data_lines(board: tn.QemuBoard, device: tn.Device) -> int:
+    def data_lines(board: tn.device.QemuBoard, device: tn.Device) -> int:
         board.restart_counts()
         device.profile(x)
         counts = board.counts()
@@ -246,9 +246,9 @@ def test_the_flash_lines_of_an_updated_model_are_counted() -> None:
             end.data_lines - start.data_lines for start, end in zip(counts[::2], counts[1::2], strict=False)
         )
 
-    with tn.QemuBoard(new.image, chip="esp32c3") as board:
+    with tn.device.QemuBoard(new.image, chip="esp32c3") as board:
         lines = data_lines(board, tn.Device(board, nano=new))
-    with tn.QemuBoard(old.image, chip="esp32c3") as board:
+    with tn.device.QemuBoard(old.image, chip="esp32c3") as board:
         device = tn.Device(board, nano=old)
         before = data_lines(board, device)
         device.update(new)
@@ -260,22 +260,22 @@ def test_the_flash_lines_of_an_updated_model_are_counted() -> None:
 
 def test_a_record_ends_where_the_model_does(tmp_path: Path) -> None:
     old, new = make(), make(seed=1)
-    with tn.Device(tn.QemuBoard(old.image), nano=old) as device:
-        with tn.record(device, tmp_path / "record"):
+    with tn.Device(tn.device.QemuBoard(old.image), nano=old) as device:
+        with tn.device.record(device, tmp_path / "record"):
             device.fit(X[:6], Y[:6], epochs=1)
-            with pytest.raises(tn.RecordError, match="a record is of one model: close it"):
+            with pytest.raises(tn.errors.RecordError, match="a record is of one model: close it"):
                 device.update(new)
             state = device.head_state()
-        assert tn.replay(tmp_path / "record", old).head.state() == state
+        assert tn.device.replay(tmp_path / "record", old).head.state() == state
         device.update(new)
-        with tn.record(device, tmp_path / "second"):
+        with tn.device.record(device, tmp_path / "second"):
             device.fit(X[:6], Y[:6], epochs=1)
-        assert tn.replay(tmp_path / "second", new).head.state() == device.head_state()
+        assert tn.device.replay(tmp_path / "second", new).head.state() == device.head_state()
 
 
 def test_a_lost_link_leaves_the_old_model_and_the_update_goes_on() -> None:
     old, new = make(width=WIDTH), make(seed=1, width=WIDTH)
-    board = tn.QemuBoard(old.image)
+    board = tn.device.QemuBoard(old.image)
     parts = 0
 
     class Pulled:
@@ -294,7 +294,7 @@ def test_a_lost_link_leaves_the_old_model_and_the_update_goes_on() -> None:
         def close(self) -> None:
             pass
 
-    with pytest.raises(tn.ConnectionLost, match="cable was pulled"):
+    with pytest.raises(tn.errors.ConnectionLost, match="cable was pulled"):
         tn.Device(Pulled(), nano=old).update(new)
     with tn.Device(board, nano=old) as device:
         assert device.info.update == 0 and same_prediction(device, old)
@@ -307,19 +307,19 @@ def test_a_power_cut_at_any_moment_leaves_the_old_model_or_the_new_one(tmp_path:
     models = [make(seed=seed, width=WIDTH) for seed in range(2)]
     own, flash = models[0], tmp_path / "flash"
     random = np.random.default_rng(SEED)
-    with tn.Device(tn.QemuBoard(own.image, flash=tmp_path / "whole"), nano=own) as device:
+    with tn.Device(tn.device.QemuBoard(own.image, flash=tmp_path / "whole"), nano=own) as device:
         whole = device.update(models[1]).seconds
     running, ends = own, set[bool]()
     for cut, moment in enumerate(random.permutation((np.arange(CUTS) + random.random(CUTS)) / CUTS)):
         place = f"seed {SEED}, cut {cut}, after {moment:.3f} of {whole:.3f} s"
-        board = tn.QemuBoard(own.image, flash=flash)
+        board = tn.device.QemuBoard(own.image, flash=flash)
         device = tn.Device(board)
         new = models[1] if running is models[0] else models[0]
         assert device.info.model_id == running.id, place
         _write_all(board, device, new)
         time.sleep(moment * LATEST * whole)
         kill_quietly(board)
-        with tn.Device(tn.QemuBoard(own.image, flash=flash)) as device:
+        with tn.Device(tn.device.QemuBoard(own.image, flash=flash)) as device:
             found = device.info
             assert found.model_id in (running.id, new.id), place
             known = new if found.model_id == new.id else running
@@ -329,14 +329,14 @@ def test_a_power_cut_at_any_moment_leaves_the_old_model_or_the_new_one(tmp_path:
                     again.update(known)
         ends.add(found.model_id == new.id)
         running = known
-    with tn.Device(tn.QemuBoard(own.image, flash=flash), nano=running) as device:
+    with tn.Device(tn.device.QemuBoard(own.image, flash=flash), nano=running) as device:
         new = models[1] if running is models[0] else models[0]
         device.update(new)
         assert same_prediction(device, new)
     assert ends == {False, True}, "the moments are not spread over the update"
 
 
-def _write_all(board: tn.QemuBoard, device: tn.Device, nano: tn.NanoModule) -> None:
+def _write_all(board: tn.device.QemuBoard, device: tn.Device, nano: tn.NanoModule) -> None:
     """Writes all requests of an update to the board, without waiting for answers."""
     begin = _native.encode_request("begin_update", length=len(nano.image), id=nano.id)
     parts = [
@@ -347,7 +347,7 @@ def _write_all(board: tn.QemuBoard, device: tn.Device, nano: tn.NanoModule) -> N
     board.write(b"".join([begin, *parts, _native.encode_request("finish_update")]))
 
 
-def kill_quietly(board: tn.QemuBoard) -> None:
+def kill_quietly(board: tn.device.QemuBoard) -> None:
     """As a power cut; answers that it had sent are dropped."""
     board._process.kill()
     with pytest.raises(BoardStopped):
@@ -367,12 +367,12 @@ def test_the_board_that_senses_is_updated(tmp_path: Path) -> None:
 
     old, new, wide = sensing(0), sensing(0, "renamed"), sensing(1, width=12)
     samples = np.random.default_rng(3).standard_normal((200, 6))
-    sensor = tn.RecordedSensor(samples, {}, options=tn.SensingOptions(hop=10, smoothing=(3, 2)))
-    with tn.Device(tn.QemuBoard(old.image, sensor=sensor), nano=old) as device:
+    sensor = tn.device.RecordedSensor(samples, {}, options=tn.device.SensingOptions(hop=10, smoothing=(3, 2)))
+    with tn.Device(tn.device.QemuBoard(old.image, sensor=sensor), nano=old) as device:
         before = list(device.watch())
         assert before[-1].event == "ended"
         with pytest.raises(
-            tn.UpdateError, match="same window and features: 120 and 8 bytes, not 120 and 12"
+            tn.errors.UpdateError, match="same window and features: 120 and 8 bytes, not 120 and 12"
         ) as raised:
             device.update(wide)
         assert raised.value.failure == "Window"
@@ -381,7 +381,7 @@ def test_the_board_that_senses_is_updated(tmp_path: Path) -> None:
         # The reports of the new model begin with its start; each is replayed with its own model.
         assert after[0].event == "started"
         for reports, model in ((before, old), (after, new)):
-            tn.replay_sensing(reports, sensor, model)
+            tn.device.replay_sensing(reports, sensor, model)
 
 
 def test_the_command_line_updates_a_board(tmp_path: Path) -> None:

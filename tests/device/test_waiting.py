@@ -14,19 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from images import one_layer, with_head
-from torch_nano import (
-    BoardStopped,
-    ConnectionFailed,
-    ConnectionLost,
-    Device,
-    DeviceError,
-    DeviceTimeout,
-    QemuBoard,
-    SimulatedBoard,
-    _native,
-    record,
-    replay,
-)
+from torch_nano import Device, _native
+from torch_nano.device import QemuBoard, SimulatedBoard, record, replay
+from torch_nano.errors import BoardStopped, ConnectionFailed, ConnectionLost, DeviceError, DeviceTimeout
 
 from .boards import Board, serial_board, server, socket_board
 

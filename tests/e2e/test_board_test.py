@@ -22,7 +22,8 @@ from firmware.boards import EmulatedBoard, SerialBoard
 from firmware.errors import PortError
 from firmware.ports import Port
 from torch import nn
-from torch_nano import Device, SimulatedBoard
+from torch_nano import Device
+from torch_nano.device import SimulatedBoard
 from typer.testing import CliRunner
 
 from .tiny_model import tiny_model

@@ -114,7 +114,7 @@ def test_the_exported_model_is_the_one_of_the_report(report: dict[str, Any], out
     image = (output / "model" / "model.nano").read_bytes()
     assert len(image) == report["flash_bytes"]
     assert f"ARENA_LENGTH: usize = {report['arena_bytes']};" in (output / "model" / "model.rs").read_text()
-    assert tn.SgdHead(image).classes == 7
+    assert tn.heads.SgdHead(image).classes == 7
 
 
 def test_a_board_on_its_own_learns_what_the_demo_learns_of_three_people() -> None:

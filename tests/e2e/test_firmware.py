@@ -190,7 +190,7 @@ def test_a_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandFailed, match=rf"no model for the firmware: {tmp_path}/model.rs: No such file"):
         build.build(chip("esp32c3"), tmp_path, Commands())
     (tmp_path / "model.nanomodel").write_bytes(b"no model")
-    with pytest.raises(tn.FileFormatError, match=r"model.nanomodel"):
+    with pytest.raises(tn.errors.FileFormatError, match=r"model.nanomodel"):
         build.exported(tmp_path / "model.nanomodel")
 
 
@@ -200,7 +200,7 @@ def test_an_export_of_another_version_is_refused_before_it_is_compiled(tmp_path:
     image_ = bytearray(file.read_bytes())
     image_[4] -= 1
     file.write_bytes(image_)
-    with pytest.raises(tn.FileFormatError, match=r"model\.nano: .*export the model again"):
+    with pytest.raises(tn.errors.FileFormatError, match=r"model\.nano: .*export the model again"):
         build.exported(tmp_path)
 
 

@@ -67,7 +67,7 @@ def outcome(path: Path, content: bytes) -> bool:
     path.write_bytes(content)
     try:
         nano = tn.load(path)
-    except tn.FileFormatError as error:
+    except tn.errors.FileFormatError as error:
         assert str(error).startswith(f"{path}: ") and len(str(error)) < 2000
         return False
     assert nano.verify("host") and str(nano.summary()) and str(nano.graph.graph)
@@ -160,7 +160,7 @@ def test_scales_and_shapes_that_contradict_each_other_are_named(
         tree = archive.unpack("model", VERSION, saved["convolutions"])
         change(tree)
         (tmp_path / "model").write_bytes(archive.pack("model", VERSION, tree))
-        with pytest.raises(tn.FileFormatError, match=message):
+        with pytest.raises(tn.errors.FileFormatError, match=message):
             tn.load(tmp_path / "model")
 
 
@@ -216,7 +216,7 @@ def test_code_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_file_without_an_end_is_not_read_for_ever() -> None:
-    with pytest.raises(tn.FileFormatError, match=r"/dev/zero has \d+ bytes or more; expected at most"):
+    with pytest.raises(tn.errors.FileFormatError, match=r"/dev/zero has \d+ bytes or more; expected at most"):
         tn.load("/dev/zero")
 
 
@@ -228,5 +228,5 @@ def test_a_tensor_that_nothing_names_is_refused() -> None:
         sealed(content, safetensors.torch.save(tensors | extra)) for extra in ({}, {"7": torch.ones(1)})
     )
     assert torch.equal(archive.unpack("example", 1, same)["a"], torch.ones(2))
-    with pytest.raises(tn.FileFormatError, match="nothing names its tensor '7'"):
+    with pytest.raises(tn.errors.FileFormatError, match="nothing names its tensor '7'"):
         archive.unpack("example", 1, more)

@@ -81,7 +81,9 @@ def test_each_firmware_has_its_size() -> None:
 def test_a_model_that_fits_as_a_classifier_only_is_refused_as_a_server() -> None:
     # The ring of 128 samples, which a classifier does not have, is too much.
     model = nn.Sequential(nn.Linear(8, 2200), nn.ReLU(), nn.Linear(2200, 3))
-    with pytest.raises(tn.TooLargeError, match="- RAM: the ring of recent samples is the largest part"):
+    with pytest.raises(
+        tn.errors.TooLargeError, match="- RAM: the ring of recent samples is the largest part"
+    ):
         _nano(model, 8, head="2", target="esp32c3")
     assert _nano(model, 8, head="2", target="esp32c3", firmware="classifier").head is not None
 
@@ -89,11 +91,13 @@ def test_a_model_that_fits_as_a_classifier_only_is_refused_as_a_server() -> None
 def test_an_image_too_large_for_an_update_is_warned_of() -> None:
     room = C3.update_room
     model = nn.Sequential(nn.Linear(8, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 2))
-    with pytest.warns(tn.SizeWarning, match=f"a slot for updates {room:,} B: the model can be flashed, but"):
+    with pytest.warns(
+        tn.errors.SizeWarning, match=f"a slot for updates {room:,} B: the model can be flashed, but"
+    ):
         nano = _nano(model, 8, target="esp32c3")
     assert nano.flash_bytes > room
     with warnings.catch_warnings():
-        warnings.simplefilter("error", tn.SizeWarning)
+        warnings.simplefilter("error", tn.errors.SizeWarning)
         # What takes no updates needs no slot.
         _nano(model, 8, target="esp32c3", firmware="classifier")
         _nano(model, 8, target="esp32p4")
@@ -119,7 +123,7 @@ def test_an_unknown_time_says_why() -> None:
 
 def test_too_much_arena_is_refused_with_the_layer_at_the_peak() -> None:
     model = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(1, 2, 3))
-    with pytest.raises(tn.TooLargeError, match="does not fit an ESP32-C3") as raised:
+    with pytest.raises(tn.errors.TooLargeError, match="does not fit an ESP32-C3") as raised:
         _nano(model, 1, 800, 800, target="esp32c3")
     message = str(raised.value)
     assert "RAM: it needs " in message and f"and there are {C3.model_ram:,}" in message
@@ -131,19 +135,21 @@ def test_too_much_arena_is_refused_with_the_layer_at_the_peak() -> None:
 
 def test_too_much_flash_is_refused_with_the_largest_layer() -> None:
     model = nn.Sequential(nn.Linear(8, 2050), nn.ReLU(), nn.Linear(2050, 2050), nn.ReLU(), nn.Linear(2050, 2))
-    with pytest.raises(tn.TooLargeError, match=r"- flash: layer '2.*' \(fully_connected\w*\) has 4,2"):
+    with pytest.raises(tn.errors.TooLargeError, match=r"- flash: layer '2.*' \(fully_connected\w*\) has 4,2"):
         _nano(model, 8, target="esp32c3")
 
 
 def test_too_many_weights_in_ram_are_refused_with_the_excess() -> None:
-    with pytest.raises(tn.TooLargeError, match=r"- RAM: make weights_in_ram smaller by \d") as raised:
+    with pytest.raises(tn.errors.TooLargeError, match=r"- RAM: make weights_in_ram smaller by \d") as raised:
         _nano(_autoencoder(), 640, target="esp32c2", weights_in_ram=300_000)
     assert "ESP32-C2" in str(raised.value)
 
 
 def test_a_head_that_is_too_large_is_named() -> None:
     model = nn.Sequential(nn.Linear(8, 1200), nn.ReLU(), nn.Linear(1200, 100))
-    with pytest.raises(tn.TooLargeError, match="- RAM: the head, with a spare copy, is the largest part"):
+    with pytest.raises(
+        tn.errors.TooLargeError, match="- RAM: the head, with a spare copy, is the largest part"
+    ):
         _nano(model, 8, head="2", target="esp32c3")
 
 
@@ -170,30 +176,38 @@ def test_auto_leaves_the_ram_alone_that_the_model_needs() -> None:
 def test_what_fits_only_just_is_warned_of() -> None:
     room = C3.model_ram - _nano(_autoencoder(), 640).fits_without_time(C3).ram.used
     model = nn.Sequential(nn.ConstantPad1d((0, 300), 0.0), nn.Conv1d(1, 1, 3))
-    with pytest.warns(tn.SizeWarning, match="is at the peak of the arena"):
+    with pytest.warns(tn.errors.SizeWarning, match="is at the peak of the arena"):
         _nano(model, 1, int(room) // 2 - 700, target="esp32c3")
 
 
 def test_a_chip_without_firmware_is_warned_of() -> None:
-    with pytest.warns(tn.SizeWarning, match="the firmware is not built for this chip: Xtensa"):
+    with pytest.warns(tn.errors.SizeWarning, match="the firmware is not built for this chip: Xtensa"):
         _nano(_small(), 3, 20, target="esp32s3")
 
 
 @pytest.mark.parametrize("name", [name for name in chips() if chip(name).builds])
 def test_a_small_model_fits_every_chip_without_a_warning(name: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("error", tn.SizeWarning)
+        warnings.simplefilter("error", tn.errors.SizeWarning)
         assert _nano(_small(), 3, 20, target=name).fits_without_time(chip(name))
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"weights_in_ram": "auto"}, tn.InputError, "say which, target='esp32c3'"),
-        ({"weights_in_ram": "all"}, tn.InputError, "weights_in_ram is 'all'; expected a number of bytes"),
-        ({"target": "esp8266"}, tn.ChipError, "there is no chip 'esp8266'"),
-        ({"target": 3}, tn.ChipError, "chip is 3"),
-        ({"firmware": "sensing"}, tn.InputError, "firmware is 'sensing'; expected one of server, mpu6050, "),
+        ({"weights_in_ram": "auto"}, tn.errors.InputError, "say which, target='esp32c3'"),
+        (
+            {"weights_in_ram": "all"},
+            tn.errors.InputError,
+            "weights_in_ram is 'all'; expected a number of bytes",
+        ),
+        ({"target": "esp8266"}, tn.errors.ChipError, "there is no chip 'esp8266'"),
+        ({"target": 3}, tn.errors.ChipError, "chip is 3"),
+        (
+            {"firmware": "sensing"},
+            tn.errors.InputError,
+            "firmware is 'sensing'; expected one of server, mpu6050, ",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(
@@ -204,7 +218,7 @@ def test_wrong_arguments_are_refused(
 
 
 def test_a_wrong_period_is_refused() -> None:
-    with pytest.raises(tn.InputError, match="period is -1"):
+    with pytest.raises(tn.errors.InputError, match="period is -1"):
         _nano(_small(), 3, 20).fits("esp32c3", period=-1)
 
 

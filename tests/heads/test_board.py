@@ -66,7 +66,7 @@ def test_10_000_steps_of_gradient_descent_are_those_of_the_reference(
     )
     image = image_of(settings, OUTPUTS[loss])
     twin = _native.Head(image)
-    with tn.Device(tn.QemuBoard(image)) as device:
+    with tn.Device(tn.device.QemuBoard(image)) as device:
         features: list[Int8] = []
         targets: list[int] = []
         for epochs in [9] * 10 + [2, 18, 1] * 5:
@@ -92,7 +92,7 @@ def test_rates_by_the_features_and_judged_trainings_are_those_of_this_machine(le
     twin = _native.Head(image)
     centres = rng.integers(-100, 100, (5, FEATURES))
     taken_back = []
-    with tn.Device(tn.QemuBoard(image)) as device:
+    with tn.Device(tn.device.QemuBoard(image)) as device:
         features: list[Int8] = []
         targets: list[int] = []
         for _ in range(30):
@@ -114,7 +114,7 @@ def test_10_000_samples_of_sums_are_those_of_the_reference(settings: heads.HeadS
     rng = np.random.default_rng(2)
     image = image_of(settings)
     twin = _native.Head(image)
-    with tn.Device(tn.QemuBoard(image)) as device:
+    with tn.Device(tn.device.QemuBoard(image)) as device:
         for count in range(STEPS):
             features, label = random_features(rng, FEATURES, ZERO_POINT), int(rng.integers(5))
             device.learn(features, label)

@@ -172,14 +172,14 @@ def test_layers_that_cannot_be_trained_are_refused(
     model: nn.Module, shape: tuple[int, ...], count: int, reason: str
 ) -> None:
     x = inputs(shape, 8)
-    with pytest.raises(tn.HeadError, match=reason):
+    with pytest.raises(tn.errors.HeadError, match=reason):
         tn.to_nano(model.eval(), x, calibrate=x, train_last=count)
 
 
 @pytest.mark.parametrize("head", [tn.heads.LDA(), tn.heads.Prototype(), "4", None, tn.heads.SGD(layer="4")])
 def test_other_heads_contradict_it(head: Any) -> None:
     x = inputs((12,), 8)
-    with pytest.raises(tn.HeadError, match=r"contradict each other.*leave head out"):
+    with pytest.raises(tn.errors.HeadError, match=r"contradict each other.*leave head out"):
         tn.to_nano(mlp(), x, calibrate=x, train_last=2, head=head)
 
 
@@ -194,14 +194,14 @@ def test_a_hidden_value_that_is_read_elsewhere_is_refused() -> None:
             return self.c(hidden + self.b(hidden))
 
     x = inputs((12,), 8)
-    with pytest.raises(tn.HeadError, match=r"add .* stands there; train_last=1"):
+    with pytest.raises(tn.errors.HeadError, match=r"add .* stands there; train_last=1"):
         tn.to_nano(Shortcut(), x, calibrate=x, train_last=2)
 
 
 def test_learning_rates_out_of_range_are_refused() -> None:
     x = inputs((12,), 8)
     for rate in (0.0, -1.0, float("nan"), 1e30):
-        with pytest.raises(tn.HeadError, match=r"learning_rate is .*; expected"):
+        with pytest.raises(tn.errors.HeadError, match=r"learning_rate is .*; expected"):
             tn.to_nano(mlp(), x, calibrate=x, train_last=2, learning_rate=rate)
 
 
@@ -219,13 +219,13 @@ def test_states_are_restored_and_wrong_ones_are_refused(tmp_path: Any) -> None:
     for place, value in ((0, 31), (8, 0)):
         bad = wrong.copy()
         bad[place : place + 4] = (value, 0, 0, 0)
-        with pytest.raises(tn.HeadError, match=r"exponent|random"):
+        with pytest.raises(tn.errors.HeadError, match=r"exponent|random"):
             again.load(bad.tobytes())
     bad = wrong.copy()
     bad[12:14] = (255, 127)
-    with pytest.raises(tn.HeadError, match="head weight"):
+    with pytest.raises(tn.errors.HeadError, match="head weight"):
         again.load(bad.tobytes())
-    with pytest.raises(tn.HeadError, match="no state"):
+    with pytest.raises(tn.errors.HeadError, match="no state"):
         again.load(learnt[:-1])
     assert again.state() == learnt
     again.reset()
@@ -235,12 +235,12 @@ def test_states_are_restored_and_wrong_ones_are_refused(tmp_path: Any) -> None:
 def test_a_model_without_the_modules_is_refused() -> None:
     x = inputs((12,), 8)
     nano = tn.to_nano(mlp(), x, calibrate=x, train_last=2)
-    with pytest.raises(tn.HeadError, match=r"a ReLU '4'|no module '4'"):
+    with pytest.raises(tn.errors.HeadError, match=r"a ReLU '4'|no module '4'"):
         nano.load_head_into(nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 128)))
-    with pytest.raises(tn.HeadError, match="cannot take weights"):
+    with pytest.raises(tn.errors.HeadError, match="cannot take weights"):
         nano.load_head_into(mlp()[:4].append(nn.Linear(100, 10)))
     plain = tn.to_nano(mlp(), x, calibrate=x)
-    with pytest.raises(tn.HeadError, match="no trainable head; load_head_into takes"):
+    with pytest.raises(tn.errors.HeadError, match="no trainable head; load_head_into takes"):
         plain.load_head_into(mlp())
-    with pytest.raises(tn.HeadError, match=r"model is 'net.pt'; expected the"):
+    with pytest.raises(tn.errors.HeadError, match=r"model is 'net.pt'; expected the"):
         nano.load_head_into("net.pt")

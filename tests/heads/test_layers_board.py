@@ -23,7 +23,7 @@ def test_2_000_random_steps_are_those_of_the_reference(seed: int) -> None:
     content = image(layers, scale=scale, zero_point=zero_point, lr=rate, halve_every=7)
     twin, width = _native.Head(content), layers[0].positions * layers[0].weight.shape[1]
     features, labels = [], []
-    with tn.Device(tn.QemuBoard(content)) as device:
+    with tn.Device(tn.device.QemuBoard(content)) as device:
         for count in range(1, 21):
             for _ in range(5):
                 features.append(random_features(rng, width, zero_point))
@@ -45,7 +45,7 @@ def test_the_board_is_the_reference() -> None:
     content = image(layers, scale=scale, zero_point=zero_point, lr=0.01)
     twin = LayersHead(layers, scale=scale, zero_point=zero_point, lr=0.01)
     features = random_features(rng, layers[0].positions * layers[0].weight.shape[1], zero_point)
-    with tn.Device(tn.QemuBoard(content)) as device:
+    with tn.Device(tn.device.QemuBoard(content)) as device:
         device.learn(features, 0)
         device.train(50)
         for _ in range(50):
@@ -63,7 +63,7 @@ def test_a_head_goes_to_the_board_and_back_into_the_float_model() -> None:
     x[:, 0] += labels * 3
     nano = tn.to_nano(model, x, calibrate=x, train_last=2, learning_rate=0.05)
     assert nano.head is not None
-    with tn.Device(tn.QemuBoard(nano.image)) as device:
+    with tn.Device(tn.device.QemuBoard(nano.image)) as device:
         for sample, label in zip(nano.device_inputs(x), labels.tolist(), strict=True):
             device.learn(sample, label)
         device.train(10)

@@ -143,7 +143,7 @@ def test_devices_say_the_same(settings: heads.HeadSettings) -> None:
     head.fit(nano.features_int8(taught[0]), taught[1], *epochs.values())
     made = head.certainty(nano.features_int8(test))
     assert 0 < int(made.known.sum()) < len(test)
-    for connection in ("sim", tn.QemuBoard(nano.image)):
+    for connection in ("sim", tn.device.QemuBoard(nano.image)):
         with tn.Device(connection, nano=nano) as device:
             device.fit(*taught, **epochs)
             assert device.head_state() == head.state()

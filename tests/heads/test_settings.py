@@ -53,7 +53,7 @@ def test_sgd_settings_are_what_the_arguments_say(task):
     by_name = tn.to_nano(model, x, calibrate=x, head="2", learning_rate=0.07)
     assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.07)).image == by_name.image
     assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.07, layer="2")).image == by_name.image
-    with pytest.raises(tn.HeadError, match=r"'0' cannot be the trainable head.*the model ends in '2'"):
+    with pytest.raises(tn.errors.HeadError, match=r"'0' cannot be the trainable head.*the model ends in '2'"):
         tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(layer="0"))
 
 
@@ -90,7 +90,7 @@ def test_sgd_settings_are_what_the_arguments_say(task):
     ],
 )
 def test_invalid_settings_are_refused(make, message):
-    with pytest.raises(tn.HeadError, match=message):
+    with pytest.raises(tn.errors.HeadError, match=message):
         make()
 
 
@@ -127,7 +127,7 @@ def test_scalars_of_numpy_and_torch_are_numbers():
             "learning_rate is 1e30; expected .* to .* for the weights and features",
         ),
         ({"head": tn.heads.SGD}, r"or give settings: head=tn.heads.SGD\(\)"),
-        ({"head": tn.LdaHead}, r"or give settings: head=tn.heads.SGD\(\)"),
+        ({"head": tn.heads.LdaHead}, r"or give settings: head=tn.heads.SGD\(\)"),
         ({"head": True}, r"head is True; .*head=tn.heads.SGD\(\)"),
         ({"head": tn.heads.SGD(0.1), "learning_rate": 0.7}, "learning_rate=0.7 and head=SGD.*contradict"),
         ({"head": tn.heads.LDA(), "learning_rate": 0.7}, "learning_rate=0.7 and head=LDA.*contradict"),
@@ -143,7 +143,7 @@ def test_scalars_of_numpy_and_torch_are_numbers():
 )
 def test_settings_that_do_not_fit_the_model_are_refused(task, options, message):
     model, x, _ = task
-    with pytest.raises(tn.HeadError, match=message):
+    with pytest.raises(tn.errors.HeadError, match=message):
         tn.to_nano(model, x, calibrate=x, **options)
 
 
@@ -151,7 +151,7 @@ def test_the_rates_that_an_error_names_are_accepted(task):
     """Its range is the whole range, of one layer and of two."""
     model, x, _ = task
     for train_last in (1, 2):
-        with pytest.raises(tn.HeadError) as refused:
+        with pytest.raises(tn.errors.HeadError) as refused:
             tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(1e30), train_last=train_last)
         least, most = (
             float(end) for end in re.findall(r"expected (\S+) to (\S+) for", str(refused.value))[0]
@@ -160,7 +160,7 @@ def test_the_rates_that_an_error_names_are_accepted(task):
         for rate in (least, most):
             assert tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(rate), train_last=train_last).head
         for rate in (0.99 * least, 1.01 * most):
-            with pytest.raises(tn.HeadError, match="learning_rate is"):
+            with pytest.raises(tn.errors.HeadError, match="learning_rate is"):
                 tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(rate), train_last=train_last)
 
 
@@ -175,7 +175,7 @@ def test_all_classes_frozen_leaves_other_layers_to_learn(task):
 
 def test_class_weights_of_a_number_are_refused():
     model, x = nn.Linear(6, 1), torch.randn(8, 6)
-    with pytest.raises(tn.HeadError, match=r'class_weights is \[2.0\]; expected none: loss "squared"'):
+    with pytest.raises(tn.errors.HeadError, match=r'class_weights is \[2.0\]; expected none: loss "squared"'):
         tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(loss="squared", class_weights=(2,)))
 
 
@@ -184,7 +184,7 @@ def test_a_softmax_head_over_one_output_is_refused(train_last):
     model, x = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 1)), torch.randn(8, 6)
     tn.freeze(model, "0")
     message = r"has 1 output, .*; expected head=tn.heads.SGD\(loss='squared'\) .*'binary'.* head=None"
-    with pytest.raises(tn.HeadError, match=message):
+    with pytest.raises(tn.errors.HeadError, match=message):
         tn.to_nano(model, x, calibrate=x, train_last=train_last)
     for loss in ("squared", "binary"):
         settings = tn.heads.SGD(loss=loss)
@@ -195,10 +195,10 @@ def test_a_softmax_head_over_one_output_is_refused(train_last):
 
 def test_layers_beyond_a_trainers_limits_are_refused():
     x = torch.randn(2, 257)
-    with pytest.raises(tn.HeadError, match="number of features is 257; expected at most 256"):
+    with pytest.raises(tn.errors.HeadError, match="number of features is 257; expected at most 256"):
         tn.to_nano(nn.Linear(257, 2), x, calibrate=x, head=tn.heads.LDA())
     x = torch.randn(2, 2)
-    with pytest.raises(tn.HeadError, match="number of classes is 4097; expected at most 4096"):
+    with pytest.raises(tn.errors.HeadError, match="number of classes is 4097; expected at most 4096"):
         tn.to_nano(nn.Linear(2, 4097), x, calibrate=x, head=tn.heads.Prototype())
 
 
@@ -213,7 +213,7 @@ def test_a_head_larger_than_any_memory_is_refused(task, settings, classes):
     place = image.index(struct.pack("<3I", trainer, CLASSES, FEATURES))
     struct.pack_into("<I", image, place + 4, classes)
     seal(image)
-    with pytest.raises(tn.HeadError, match=f"head classes holds {classes}, which is not allowed"):
+    with pytest.raises(tn.errors.HeadError, match=f"head classes holds {classes}, which is not allowed"):
         tn.heads.head_of(bytes(image))
 
 
@@ -237,7 +237,7 @@ def test_a_head_larger_than_any_memory_is_refused(task, settings, classes):
 )
 def test_labels_that_a_device_would_refuse_are_refused(task, labels, message):
     model, x, _ = task
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         tn.to_nano(model, x, calibrate=x, labels=labels)
 
 
@@ -254,7 +254,7 @@ def test_a_class_that_arrives_later_is_learnt(task):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA(capacity=5))
     features = nano.features_int8(x)
-    head, together = nano.head, tn.LdaHead(nano.image)
+    head, together = nano.head, tn.heads.LdaHead(nano.image)
     for label in range(CLASSES):
         head.learn(features[y == label], y[y == label])
         head.commit()
@@ -265,41 +265,41 @@ def test_a_class_that_arrives_later_is_learnt(task):
     together.fit(torch.cat([far, features]), torch.cat([torch.full((3,), CLASSES), y]))
     assert head.state() == together.state()
     assert head.predict(far).tolist() == [CLASSES] * 3
-    with pytest.raises(tn.HeadError, match="room for 5 classes"):
+    with pytest.raises(tn.errors.HeadError, match="room for 5 classes"):
         head.add_class()
 
 
 def test_heads_of_another_kind_are_refused(task):
     model, x, y = task
     nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
-    with pytest.raises(tn.HeadError, match="this image's head is a LdaHead, not a SgdHead"):
-        tn.SgdHead(nano.image)
+    with pytest.raises(tn.errors.HeadError, match="this image's head is a LdaHead, not a SgdHead"):
+        tn.heads.SgdHead(nano.image)
     features = nano.features_int8(x)
     before = nano.head.state()
     for labels in (y + 1, y.float(), y[:5]):
-        with pytest.raises(tn.HeadError):
+        with pytest.raises(tn.errors.HeadError):
             nano.head.fit(features, labels)
     for label in (4, -1, 1.0, None, True, "1"):
         with pytest.raises(
-            tn.HeadError, match=f"class to forget is {label!r}; expected a whole number, 0 to 3"
+            tn.errors.HeadError, match=f"class to forget is {label!r}; expected a whole number, 0 to 3"
         ):
             nano.head.forget(label)
-    with pytest.raises(tn.HeadError, match="cannot be taken out"):
+    with pytest.raises(tn.errors.HeadError, match="cannot be taken out"):
         nano.head.unlearn(features[:1], y[:1])
-    with pytest.raises(tn.HeadError, match="cannot be merged"):
+    with pytest.raises(tn.errors.HeadError, match="cannot be merged"):
         nano.head.merge(b"")
     for state in (None, 5, "abc", nano):
         for act in (nano.head.merge, nano.head.load):
             with pytest.raises(
-                tn.HeadError, match=r"the state is .*; expected a head of this image, or the bytes"
+                tn.errors.HeadError, match=r"the state is .*; expected a head of this image, or the bytes"
             ):
                 act(state)
     for updates in (5, [nano.head], [(nano.head, 1.5)], [(nano.head, True)], [(nano.head, -1)], [(None, 1)]):
-        with pytest.raises(tn.HeadError, match="expected"):
+        with pytest.raises(tn.errors.HeadError, match="expected"):
             nano.head.aggregate(updates)
-    with pytest.raises(tn.HeadError, match="image is 5; expected"):
-        tn.LdaHead(5)
-    with pytest.raises(tn.HeadError, match="image is 5; expected"):
+    with pytest.raises(tn.errors.HeadError, match="image is 5; expected"):
+        tn.heads.LdaHead(5)
+    with pytest.raises(tn.errors.HeadError, match="image is 5; expected"):
         tn.heads.head_of(5)
     assert nano.head.state() == before
 
@@ -319,10 +319,10 @@ def test_wrong_arguments_of_a_head_are_refused(task):
     start = head.state()
     for wrong in (features.tolist(), None, features.to("meta"), features.to_sparse()):
         for act in (head.logits, head.predict, lambda wrong: head.learn(wrong, y)):
-            with pytest.raises(tn.HeadError, match=r"features is .*; expected a"):
+            with pytest.raises(tn.errors.HeadError, match=r"features is .*; expected a"):
                 act(wrong)
     for wrong in (None, y.to("meta"), y.to_sparse()):
-        with pytest.raises(tn.HeadError, match=r"labels is .*; expected a"):
+        with pytest.raises(tn.errors.HeadError, match=r"labels is .*; expected a"):
             head.learn(features, wrong)
     assert head.state() == start
 
@@ -337,19 +337,21 @@ def test_wrong_targets_and_epochs_are_refused(task):
     head.step(features[0], torch.tensor(3))
     assert head.state() == first
     for label in (1.0, True, None, "1", 4, -1, torch.ones(2)):
-        with pytest.raises(tn.HeadError, match=r"label is .*; expected a whole number, 0 to 3"):
+        with pytest.raises(tn.errors.HeadError, match=r"label is .*; expected a whole number, 0 to 3"):
             head.step(features[0], label)
     for epochs in (1.5, "2", True, None, -1, 2**32):
         for name in ("epochs", "first_epoch"):
-            with pytest.raises(tn.HeadError, match=f"{name} is .*; expected a whole number, [01] to "):
+            with pytest.raises(tn.errors.HeadError, match=f"{name} is .*; expected a whole number, [01] to "):
                 head.fit(features, y, **{name: epochs})
-    with pytest.raises(tn.HeadError, match="first_epoch is 999999; expected a whole number, 0 to 999998"):
+    with pytest.raises(
+        tn.errors.HeadError, match="first_epoch is 999999; expected a whole number, 0 to 999998"
+    ):
         head.fit(features, y, 2, first_epoch=999_999)
     assert head.state() == first
     head.fit(features, y, epochs=np.int64(2), first_epoch=torch.tensor(1))
     binary = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD(0.05, "binary")).head
     start = binary.state()
     for target in (None, "a", 1, [True], [1.0, 0.0, 0.0, 0.0]):
-        with pytest.raises(tn.HeadError, match=r"target.*expected bool \["):
+        with pytest.raises(tn.errors.HeadError, match=r"target.*expected bool \["):
             binary.step(features[0], target)
     assert binary.state() == start

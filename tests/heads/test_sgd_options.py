@@ -118,7 +118,7 @@ def test_fit_says_whether_the_training_was_taken_back() -> None:
 
 def test_a_guard_is_two_or_more_or_none() -> None:
     for guard in (0, 1, -3, 2.5, "8"):
-        with pytest.raises(tn.HeadError, match="guard"):
+        with pytest.raises(tn.errors.HeadError, match="guard"):
             heads.SGD(guard=guard)  # type: ignore[arg-type]
     with pytest.raises(_native.SettingError, match="guard is 65537; expected 2 to 65536, or none"):
         twins(3, 4, 0, guard=65537)
@@ -164,7 +164,7 @@ def test_balanced_classes_of_equal_numbers_learn_as_all_others() -> None:
 
 @pytest.mark.parametrize("settings", [{"loss": "binary"}, {"loss": "squared"}])
 def test_balance_without_one_right_class_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(tn.HeadError, match="balance is True with loss"):
+    with pytest.raises(tn.errors.HeadError, match="balance is True with loss"):
         nano_of(heads.SGD(balance=True, **settings), 1 if settings["loss"] == "squared" else 3)
 
 
@@ -172,11 +172,11 @@ def test_balance_of_several_layers_or_another_type_is_refused() -> None:
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     x = torch.randn(64, 4)
-    with pytest.raises(tn.HeadError, match="balance is True; expected False for several layers"):
+    with pytest.raises(tn.errors.HeadError, match="balance is True; expected False for several layers"):
         tn.to_nano(model, x, calibrate=x, head=heads.SGD(balance=True), train_last=2)
-    with pytest.raises(tn.HeadError, match="balance is 'yes'; expected True or False"):
+    with pytest.raises(tn.errors.HeadError, match="balance is 'yes'; expected True or False"):
         heads.SGD(balance="yes")  # type: ignore[arg-type]
-    with pytest.raises(tn.HeadError, match="balance is False; expected True: LDA has equal priors"):
+    with pytest.raises(tn.errors.HeadError, match="balance is False; expected True: LDA has equal priors"):
         heads.LDA(balance=False)  # type: ignore[arg-type]
     assert heads.LDA(balance=True) == heads.LDA()
 
@@ -234,7 +234,7 @@ def test_a_rare_class_that_counts_more_is_found_more_often() -> None:
 def test_wrong_options_and_targets_are_refused() -> None:
     for loss, outputs in (("squared", 2), ("binary", 33)):
         with pytest.raises(
-            tn.HeadError, match=f'loss is "{loss}" for a layer of {outputs} outputs; expected'
+            tn.errors.HeadError, match=f'loss is "{loss}" for a layer of {outputs} outputs; expected'
         ):
             nano_of(heads.SGD(loss=loss), outputs)
     binary, x = nano_of(heads.SGD(loss="binary"), 3)
@@ -244,10 +244,10 @@ def test_wrong_options_and_targets_are_refused() -> None:
         torch.zeros(400, 3),
         torch.zeros(400, 2, dtype=torch.bool),
     ):
-        with pytest.raises(tn.HeadError, match=r"expected bool \[400, 3\]"):
+        with pytest.raises(tn.errors.HeadError, match=r"expected bool \[400, 3\]"):
             binary.head.fit(features, targets)
     squared, x = nano_of(heads.SGD(loss="squared"), 1)
-    with pytest.raises(tn.HeadError, match="expected finite numbers"):
+    with pytest.raises(tn.errors.HeadError, match="expected finite numbers"):
         squared.head.fit(squared.features_int8(x), torch.full((400,), torch.nan))
     with pytest.raises(_native.NanoError, match="label 3 is not below"):
         _native.Head(binary.image).step(np.zeros(16, np.int8), 8)
@@ -293,10 +293,12 @@ def test_a_user_whose_features_are_larger_is_learnt_at_a_lower_rate() -> None:
 def test_layers_that_learn_together_need_a_rate() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(tn.HeadError, match='learning_rate is "auto"; expected a number: several layers'):
+    with pytest.raises(
+        tn.errors.HeadError, match='learning_rate is "auto"; expected a number: several layers'
+    ):
         tn.to_nano(model, x, calibrate=x, check=False, train_last=2, learning_rate="auto")
     nano = tn.to_nano(model, x, calibrate=x, check=False, head="2", learning_rate="auto")
     same = tn.to_nano(model, x, calibrate=x, check=False, head=heads.SGD(learning_rate="auto"))
     assert nano.id == same.id
-    with pytest.raises(tn.HeadError, match="learning_rate is 'fast'"):
+    with pytest.raises(tn.errors.HeadError, match="learning_rate is 'fast'"):
         heads.SGD(learning_rate="fast")  # type: ignore[arg-type]

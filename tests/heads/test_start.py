@@ -182,7 +182,7 @@ def started(model: torch.nn.Module, shift: Shift, **settings: Any) -> tn.NanoMod
 def accuracy(nano: tn.NanoModule, user: Shift, shots: int) -> float:
     """After learning so many samples of each class, on the user's others."""
     head = nano.head
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     features = nano.features_int8(user.x)
     head.reset()
     if shots:
@@ -195,7 +195,7 @@ def test_it_is_the_shipped_layer_until_it_has_learnt(model: torch.nn.Sequential)
     factory, user = people(10, 0.5, seed=2), people(1, 1.5, seed=3, samples=160)
     nano = started(model, factory)
     head = nano.head
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     layer = tn.to_nano(model, user.x[:1], calibrate=factory.x, check=False, head=heads.SGD()).head
     assert layer is not None
     features, shipped = nano.features_int8(user.x), head.state()
@@ -233,7 +233,7 @@ def test_what_all_classes_move_by_also_moves_those_that_are_not_taught(model: to
         model, Shift(torch.cat([factory.x, factory.x + 8]), factory.label.repeat(2), factory.person)
     )
     head = nano.head
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     features = nano.features_int8(moved.x)
     taught, others = moved.label < 2, moved.label >= 2
     before = float((head.predict(features)[others] == moved.label[others]).float().mean())
@@ -245,7 +245,7 @@ def test_what_all_classes_move_by_also_moves_those_that_are_not_taught(model: to
 def test_merged_heads_do_not_count_the_factory_twice(model: torch.nn.Sequential) -> None:
     nano, user = started(model, people(10, 0.5, seed=2)), people(1, 1.0, seed=6)
     features = nano.features_int8(user.x)
-    whole, first, second = (tn.LdaHead(nano.image) for _ in range(3))
+    whole, first, second = (tn.heads.LdaHead(nano.image) for _ in range(3))
     whole.fit(features, user.label)
     first.fit(features[:15], user.label[:15])
     second.fit(features[15:], user.label[15:])
@@ -258,7 +258,7 @@ def test_a_class_that_is_added_and_one_that_is_forgotten(model: torch.nn.Sequent
     """The first has no start; the other is again what the factory knows."""
     nano, user = started(model, people(10, 0.5, seed=2)), people(1, 0.5, seed=6)
     head, features = nano.head, nano.features_int8(user.x)
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     assert head.add_class() == CLASSES
     head.commit()
     assert int(head.logits(features)[0, CLASSES]) == -(2**31)
@@ -324,7 +324,7 @@ def test_a_saved_model_keeps_its_start(model: torch.nn.Sequential, tmp_path: Any
     loaded = tn.load(tmp_path / "started.nanomodel")
     features = nano.features_int8(user.x)
     for one in (nano, loaded):
-        assert isinstance(one.head, tn.LdaHead)
+        assert isinstance(one.head, tn.heads.LdaHead)
         one.head.fit(features, user.label)
     assert loaded.head is not None and nano.head is not None
     assert loaded.id == nano.id and loaded.head.state() == nano.head.state()
@@ -339,8 +339,8 @@ def test_the_board_learns_from_a_start_what_the_host_does(
     nano = tn.to_nano(model, factory.x, calibrate=factory.x, head=settings(start=start), check=False)
     user = people(1, 1.0, seed=8)
     head, features = nano.head, nano.features_int8(user.x)
-    assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
-    with tn.Device(tn.QemuBoard(nano.image)) as device:
+    assert isinstance(head, tn.heads.LdaHead | tn.heads.PrototypeHead)
+    with tn.Device(tn.device.QemuBoard(nano.image)) as device:
         assert device.head_state() == head.state()
         for place, (sample, label) in enumerate(
             zip(nano.device_inputs(user.x), user.label.tolist(), strict=True)
@@ -349,7 +349,7 @@ def test_the_board_learns_from_a_start_what_the_host_does(
             head.learn(features[place : place + 1], user.label[place : place + 1])
             if place % 5 == 0:
                 device.commit()
-                if isinstance(head, tn.LdaHead):
+                if isinstance(head, tn.heads.LdaHead):
                     head.commit()
                 assert device.head_state() == head.state(), f"{place + 1} samples"
                 prediction = device.predict(sample)

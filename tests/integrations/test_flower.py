@@ -58,7 +58,7 @@ def test_sums_of_rounds_are_those_of_the_union(settings: tn.heads.HeadSettings) 
     """Three rounds of new samples each, an emulated board among the devices, and a start that has learnt."""
     nano = converted(settings)
     head = nano.head
-    assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
+    assert isinstance(head, tn.heads.LdaHead | tn.heads.PrototypeHead)
     head.fit(nano.features_int8(samples(30, 0)[0]), samples(30, 0)[1])
     strategy, arrays = HeadAveraging(nano), head_arrays(head.state())
     for part in range(3):
@@ -70,12 +70,12 @@ def test_sums_of_rounds_are_those_of_the_union(settings: tn.heads.HeadSettings) 
         assert float(str(result.evaluate_metrics_clientapp[1]["accuracy"])) > 0.8
         for x, y in own:
             head.learn(nano.features_int8(x), y)
-    if isinstance(head, tn.LdaHead):
+    if isinstance(head, tn.heads.LdaHead):
         head.commit()
     assert head_state(arrays) == head.state() == strategy.head.state()
 
 
-def weight_counts(head: tn.SgdHead) -> list[int]:
+def weight_counts(head: tn.heads.SgdHead) -> list[int]:
     """Number of weights, with biases, of each layer."""
     if isinstance(head, tn.heads.LayersHead):
         return [weight.numel() + bias.numel() for weight, bias in head.weights()]
@@ -107,7 +107,7 @@ def test_gradient_descent_heads_are_averaged_as_defined(train_last: int, seed: i
     """Random weights at random exponents, and devices that have learnt; in any order."""
     rng = random.Random(seed)
     head = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last).head
-    assert isinstance(head, tn.SgdHead)
+    assert isinstance(head, tn.heads.SgdHead)
     counts = weight_counts(head)
     generator = torch.Generator().manual_seed(seed)
     features = torch.randint(-128, 128, (20, head.features), dtype=torch.int8, generator=generator)
@@ -139,7 +139,7 @@ def test_rounds_of_gradient_descent_are_repeated_on_the_pc(train_last: int) -> N
     grid = LocalGrid([learner(nano, *pair) for pair in own])
     result = strategy.start(grid, strategy.initial_arrays(), num_rounds=3)
     head = nano.head
-    assert isinstance(head, tn.SgdHead)
+    assert isinstance(head, tn.heads.SgdHead)
     state = head.state()
     for _ in range(3):
         updates = []
@@ -158,17 +158,17 @@ def test_a_device_of_another_model_is_left_out() -> None:
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
     result = strategy.start(LocalGrid([learner(nano, *own), wrong]), strategy.initial_arrays(), num_rounds=1)
     alone = nano.head
-    assert isinstance(alone, tn.LdaHead)
+    assert isinstance(alone, tn.heads.LdaHead)
     alone.fit(nano.features_int8(own[0]), own[1])
     assert head_state(result.arrays) == alone.state()
-    with pytest.raises(tn.HeadError, match=r"(?s)none of 2 nodes learnt in round 1.*WrongModelError"):
+    with pytest.raises(tn.errors.HeadError, match=r"(?s)none of 2 nodes learnt in round 1.*WrongModelError"):
         strategy.start(LocalGrid([wrong, wrong]), strategy.initial_arrays(), num_rounds=1)
 
 
 def test_a_round_in_which_all_are_left_out_changes_nothing() -> None:
     nano = converted(tn.heads.LDA())
     head = nano.head
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     head.fit(nano.features_int8(samples(30, 0)[0]), samples(30, 0)[1])
 
     def learn(device: tn.Device, context: Context) -> int:
@@ -179,7 +179,7 @@ def test_a_round_in_which_all_are_left_out_changes_nothing() -> None:
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
     before = strategy.initial_arrays()
     with pytest.raises(
-        tn.HeadError,
+        tn.errors.HeadError,
         match=r"(?s)none of 2 nodes learnt in round 1\nnode 1: it sent no head that learnt on from the "
         r"server's, forgetting nothing.*\nnode 2: it sent no head",
     ):
@@ -220,12 +220,12 @@ def fitting(count: int, seed: int) -> Learn:
 def learnt(nano: tn.NanoModule, *parts: tuple[Tensor, Tensor], classes: int = CLASSES) -> bytes:
     """The head that has learnt all of it by itself."""
     head = tn.heads.head_of(nano.image)
-    assert isinstance(head, tn.LdaHead | tn.PrototypeHead)
+    assert isinstance(head, tn.heads.LdaHead | tn.heads.PrototypeHead)
     for _ in range(CLASSES, classes):
         head.add_class()
     for x, y in parts:
         head.learn(nano.features_int8(x), y)
-    if isinstance(head, tn.LdaHead):
+    if isinstance(head, tn.heads.LdaHead):
         head.commit()
     return head.state()
 
@@ -406,12 +406,12 @@ def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten(
     with opened(nano, 1) as (device,):
         device.fit(*samples(5, 1))
         held = device.head_state()
-        with pytest.raises(tn.HeadError, match=refused):
+        with pytest.raises(tn.errors.HeadError, match=refused):
             strategy.start(LocalGrid([app(device)]), strategy.initial_arrays(), num_rounds=1)
         assert device.head_state() == held
         # As the error says: into the server's start, before the first round.
         head = nano.head
-        assert isinstance(head, tn.LdaHead)
+        assert isinstance(head, tn.heads.LdaHead)
         head.merge(held)
         head.commit()
         device.reset()
@@ -424,7 +424,7 @@ def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten(
         assert head_state(result.arrays) == learnt(nano, *(samples(5, seed) for seed in (1, 2, 3)))
         # Arrays from before that answer, and arrays that do not say: it may be in them, or not.
         for start in (arrays, head_arrays(strategy.head.state())):
-            with pytest.raises(tn.HeadError, match=refused):
+            with pytest.raises(tn.errors.HeadError, match=refused):
                 again.start(LocalGrid([app(device)]), start, num_rounds=1)
         overwriting = client_app(
             lambda context: nullcontext(device), lambda device, context: 0, overwrite=True
@@ -434,7 +434,7 @@ def test_sums_learnt_alone_or_for_another_server_are_refused_unless_overwritten(
 
 
 def missing(context: Context) -> tn.Device:
-    raise tn.ConnectionFailed("no such port")
+    raise tn.errors.ConnectionFailed("no such port")
 
 
 def test_an_older_head_of_the_server_has_nothing_of_its_own() -> None:
@@ -480,7 +480,7 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
         others = torch.cat(xs), torch.cat(ys)
         bare = head_arrays(learnt(nano, others))
         refused = r"(?s)none of 2 nodes learnt.*the device holds sums"
-        with pytest.raises(tn.HeadError, match=refused):
+        with pytest.raises(tn.errors.HeadError, match=refused):
             strategy.start(grid, bare, num_rounds=1)
         strategy.start(grid, one.arrays, num_rounds=1)
         # As if the second round had ended before its head was written down.
@@ -493,7 +493,7 @@ def test_a_server_that_goes_back_takes_in_what_it_lacks_or_is_refused() -> None:
             alone = LocalGrid([absent, absent, app(other, lambda device: device.fit(*others))])
             fork = strategy.start(alone, start, num_rounds=1)
         for arrays in (start, fork.arrays):
-            with pytest.raises(tn.HeadError, match=refused):
+            with pytest.raises(tn.errors.HeadError, match=refused):
                 strategy.start(grid, arrays, num_rounds=1)
         assert (first.head_state(), second.head_state()) == held
 
@@ -543,15 +543,15 @@ def test_wrong_use_is_refused() -> None:
         ([(state, 1), (state[1:], 1)], "saved head has length 61, 62 is needed"),
         ([(state, -1)], "samples is -1; expected a whole number"),
     ]:
-        with pytest.raises(tn.HeadError, match=message):
+        with pytest.raises(tn.errors.HeadError, match=message):
             head.aggregate(updates)
         assert head.state() == state
-    with pytest.raises(tn.InputError, match="there are no client apps"):
+    with pytest.raises(tn.errors.InputError, match="there are no client apps"):
         LocalGrid([])
-    with pytest.raises(tn.InputError, match="a LocalGrid has one run"):
+    with pytest.raises(tn.errors.InputError, match="a LocalGrid has one run"):
         grid = LocalGrid([client_app(lambda context: nullcontext(), lambda device, context: 0)])  # type: ignore[arg-type, return-value]
         grid.set_run(grid.run)
-    with pytest.raises(tn.HeadError, match="the arrays are none; expected head"):
+    with pytest.raises(tn.errors.HeadError, match="the arrays are none; expected head"):
         head_state(ArrayRecord())
     fractions = client_app(
         lambda context: tn.Device("sim", nano=nano),
@@ -559,14 +559,14 @@ def test_wrong_use_is_refused() -> None:
     )
     strategy = HeadAveraging(nano, fraction_evaluate=0.0)
     with pytest.raises(
-        tn.HeadError, match=r"node 1: it counted 0.5 samples \('num-examples'\); expected a whole"
+        tn.errors.HeadError, match=r"node 1: it counted 0.5 samples \('num-examples'\); expected a whole"
     ):
         strategy.start(LocalGrid([fractions, fractions]), strategy.initial_arrays(), num_rounds=1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         x, _ = samples(50, 0)
         no_head = tn.to_nano(nn.Sequential(nn.Linear(6, 4), nn.ReLU()), x, calibrate=x)
-    with pytest.raises(tn.HeadError, match="has no trainable head"):
+    with pytest.raises(tn.errors.HeadError, match="has no trainable head"):
         HeadAveraging(no_head)
 
 

@@ -204,7 +204,7 @@ def test_random_damage_never_stops_a_round(seed: int) -> None:
 def test_the_mean_leaves_out_bad_answers(train_last: int) -> None:
     nano = converted(tn.heads.SGD(learning_rate=0.02), train_last=train_last)
     head = nano.head
-    assert isinstance(head, tn.SgdHead)
+    assert isinstance(head, tn.heads.SgdHead)
     states = {}
 
     def tamper(content: RecordDict) -> None:
@@ -225,7 +225,7 @@ def test_the_mean_leaves_out_bad_answers(train_last: int) -> None:
 def test_sums_that_do_not_fit_are_left_out_in_order() -> None:
     nano = converted(tn.heads.LDA())
     head = nano.head
-    assert isinstance(head, tn.LdaHead)
+    assert isinstance(head, tn.heads.LdaHead)
     many = samples(2**15 - 30, 99)
     head.load(learnt(nano, many))
     with opened(nano, 3) as devices:
@@ -315,6 +315,6 @@ def test_arrays_with_a_damaged_record_are_refused() -> None:
         arrays["fleet"] = Array(np.frombuffer(content, np.uint8))
         with (
             opened(nano, 2) as devices,
-            pytest.raises(tn.HeadError, match="record of the fleet cannot be read"),
+            pytest.raises(tn.errors.HeadError, match="record of the fleet cannot be read"),
         ):
             strategy.start(LocalGrid([app(device) for device in devices]), arrays, num_rounds=1)

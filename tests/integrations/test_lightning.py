@@ -34,7 +34,7 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def on_train_epoch_end(self) -> None:
-        if isinstance(self.network, tn.QatModule):
+        if isinstance(self.network, tn.qat.QatModule):
             folded = self.network._folds_batch_norm
             self.seen.append((folded, bool(self.network.quantization_ranges.frozen.all())))
 
@@ -79,7 +79,7 @@ def test_batch_norms_are_folded_and_ranges_frozen_on_time(tmp_path: Path) -> Non
     assert classifier.seen == [(False, False), (False, False), (True, False), (True, True)]
     assert sum(classifier.losses[-10:]) < 0.7 * sum(classifier.losses[:10])
     qat = classifier.network
-    assert isinstance(qat, tn.QatModule)
+    assert isinstance(qat, tn.qat.QatModule)
     with torch.no_grad():
         trained = qat.train()(x[-500:])
     assert torch.equal(trained.view(torch.int32), qat.to_nano()(x[-500:]).view(torch.int32))
@@ -101,11 +101,13 @@ def test_a_resumed_run_is_folded_and_frozen_at_once(tmp_path: Path) -> None:
 
 
 def test_wrong_use_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(tn.InputError, match=r"epoch -1: expected a number from 0 on"):
+    with pytest.raises(tn.errors.InputError, match=r"epoch -1: expected a number from 0 on"):
         QatSchedule(freeze_ranges_at=-1)
     _, _, loader = prepared()
     plain = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)))
-    with pytest.raises(tn.InputError, match="Classifier has no QatModule: keep what prepare_qat returns"):
+    with pytest.raises(
+        tn.errors.InputError, match="Classifier has no QatModule: keep what prepare_qat returns"
+    ):
         trainer(tmp_path, max_epochs=1, callbacks=[QatSchedule()], enable_checkpointing=False).fit(
             plain, loader
         )

@@ -154,7 +154,7 @@ def test_an_operator_refuses_a_dtype_that_it_does_not_take() -> None:
     graph = optimize(capture(model, x))
     (requantize,) = [node for node in graph.nodes if isinstance(node.operator, Requantize)]
     graph.remove(requantize)
-    with pytest.raises(tn.QuantizationError, match="softmax takes int8; its input square is int16"):
+    with pytest.raises(tn.errors.QuantizationError, match="softmax takes int8; its input square is int16"):
         quantize(graph, calibrated(calibrate(graph, x)))
 
 
@@ -163,7 +163,7 @@ def test_an_operator_refuses_to_make_a_dtype_that_it_does_not_have() -> None:
     graph = optimize(capture(model, x))
     graph.dtypes["linear"] = "int16"
     with pytest.raises(
-        tn.QuantizationError, match="fully_connected makes int8; its output linear is to be int16"
+        tn.errors.QuantizationError, match="fully_connected makes int8; its output linear is to be int16"
     ):
         quantize(graph, calibrated(calibrate(graph, x)))
 
@@ -186,7 +186,7 @@ def test_int16_is_requantized_for_an_operator_of_int8() -> None:
 
 def test_nano_core_has_no_such_operator() -> None:
     model, x = net("")
-    with pytest.raises(tn.QuantizationError, match='there is no operator "square"'):
+    with pytest.raises(tn.errors.QuantizationError, match='there is no operator "square"'):
         tn.to_nano(model, x, calibrate=x, check=False)
 
 
@@ -199,7 +199,7 @@ def test_nano_core_has_no_such_operator() -> None:
     ],
 )
 def test_an_invalid_quantization_is_refused(dtype: str, zero_point: int, reason: str) -> None:
-    with pytest.raises(tn.QuantizationError, match=reason):
+    with pytest.raises(tn.errors.QuantizationError, match=reason):
         Quantization(1.0, zero_point, dtype)
 
 

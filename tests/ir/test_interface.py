@@ -83,7 +83,7 @@ def test_calibration_takes_tuples_and_dicts_in_batches() -> None:
     ],
 )
 def test_calibration_data_of_another_kind_is_refused(calibrate: object, reason: str) -> None:
-    with pytest.raises(tn.InputError, match=reason):
+    with pytest.raises(tn.errors.InputError, match=reason):
         tn.to_nano(fusion(), data(), calibrate=calibrate)  # type: ignore[arg-type]
 
 
@@ -144,7 +144,7 @@ def test_a_name_that_no_image_can_hold_is_refused(name: str) -> None:
 
     x = torch.randn(8, 3)
     with pytest.raises(
-        tn.InputError, match=r"a key of the outputs is called .*1 to 64 bytes of UTF-8, on one line"
+        tn.errors.InputError, match=r"a key of the outputs is called .*1 to 64 bytes of UTF-8, on one line"
     ):
         tn.to_nano(Named(), x, calibrate=x)
 
@@ -182,7 +182,7 @@ def test_one_value_may_be_returned_twice() -> None:
     ],
 )
 def test_wrong_arguments_are_told_the_right_ones(positional: int, named: tuple[str, ...], given: str) -> None:
-    with pytest.raises(tn.InputError, match=rf"2 inputs \(motion, sound\); it is given {given}$"):
+    with pytest.raises(tn.errors.InputError, match=rf"2 inputs \(motion, sound\); it is given {given}$"):
         bind(["motion", "sound"], [0] * positional, dict.fromkeys(named))
 
 
@@ -193,26 +193,28 @@ class Integers(nn.Module):
 
 def test_wrong_examples_and_uses_are_refused() -> None:
     batch = data()
-    with pytest.raises(tn.InputError, match=r"the example's 'sound' holds integers, and no embedding"):
+    with pytest.raises(tn.errors.InputError, match=r"the example's 'sound' holds integers, and no embedding"):
         capture(Integers(), {**batch, "sound": torch.zeros(40, 6, dtype=torch.int64)})
-    with pytest.raises(tn.InputError, match=r"the example has inputs of shapes .*; expected one batch size"):
+    with pytest.raises(
+        tn.errors.InputError, match=r"the example has inputs of shapes .*; expected one batch size"
+    ):
         capture(fusion(), {**batch, "sound": batch["sound"][:3]})
-    with pytest.raises(tn.InputError, match="the example is empty"):
+    with pytest.raises(tn.errors.InputError, match="the example is empty"):
         capture(fusion(), ())
-    with pytest.raises(tn.CaptureError, match=r"fails with inputs of shapes motion .*noise"):
+    with pytest.raises(tn.errors.CaptureError, match=r"fails with inputs of shapes motion .*noise"):
         capture(fusion(), {"motion": batch["motion"], "noise": batch["sound"]})
     nano = tn.to_nano(fusion(), batch, calibrate=batch)
-    with pytest.raises(tn.InputError, match=r"the input 'sound' has shape \(40, 3, 9\)"):
+    with pytest.raises(tn.errors.InputError, match=r"the input 'sound' has shape \(40, 3, 9\)"):
         nano(batch["motion"], batch["motion"])
-    with pytest.raises(tn.InputError, match="batches of different sizes: motion of 40, sound of 2"):
+    with pytest.raises(tn.errors.InputError, match="batches of different sizes: motion of 40, sound of 2"):
         nano(batch["motion"], batch["sound"][:2])
-    with pytest.raises(tn.InputError, match=r"the model has 2 inputs \(motion, sound\)"):
+    with pytest.raises(tn.errors.InputError, match=r"the model has 2 inputs \(motion, sound\)"):
         _ = nano.input_shape
-    with pytest.raises(tn.InputError, match=r"the model has 2 outputs \(kind, level\)"):
+    with pytest.raises(tn.errors.InputError, match=r"the model has 2 outputs \(kind, level\)"):
         _ = nano.output_quantization
-    with pytest.raises(tn.InputError, match="labels for a model that returns 2 tensors"):
+    with pytest.raises(tn.errors.InputError, match="labels for a model that returns 2 tensors"):
         tn.to_nano(fusion(), batch, calibrate=batch, labels=list("abcde"))
-    with pytest.raises(tn.HeadError, match="the model returns 2 tensors"):
+    with pytest.raises(tn.errors.HeadError, match="the model returns 2 tensors"):
         tn.to_nano(fusion(), batch, calibrate=batch, head="level")
-    with pytest.raises(tn.HeadError, match="needs a model that returns one tensor; it returns 2"):
+    with pytest.raises(tn.errors.HeadError, match="needs a model that returns one tensor; it returns 2"):
         tn.to_nano(fusion(), batch, calibrate=batch, train_last=2)

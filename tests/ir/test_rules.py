@@ -142,7 +142,9 @@ def test_a_range_that_joins_two_joined_ranges_is_one() -> None:
     joined = [node for node in graph.nodes if isinstance(node.operator, Join)]
     first, second = (plan[node.output] for node in joined)
     assert first == second and len(plan.ranges) == 3
-    with pytest.raises(tn.QuantizationError, match="join needs inputs that can share one quantization"):
+    with pytest.raises(
+        tn.errors.QuantizationError, match="join needs inputs that can share one quantization"
+    ):
         QuantizationPlan(capture(*net("one softmax")))
 
 
@@ -162,7 +164,7 @@ def test_training_is_the_integer_run(joined: str, ranges: str) -> None:
     with torch.no_grad():
         y = qat.eval()(x)
     assert torch.equal(y, run(quantize(qat.float_graph(), qat.chosen), x))
-    frozen = tn.freeze_ranges(qat)
+    frozen = tn.qat.freeze_ranges(qat)
     assert frozen is None and torch.equal(qat.train()(x), y)
 
 

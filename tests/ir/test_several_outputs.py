@@ -161,5 +161,5 @@ def test_the_gradient_of_each_output_goes_to_its_half() -> None:
 
 def test_nano_core_has_no_such_operator() -> None:
     model, x = gated()
-    with pytest.raises(tn.QuantizationError, match='there is no operator "halves"'):
+    with pytest.raises(tn.errors.QuantizationError, match='there is no operator "halves"'):
         tn.to_nano(model, x, calibrate=x, check=False)

@@ -80,14 +80,14 @@ def test_unfreeze_undoes_freeze(model):
 @pytest.mark.parametrize("change", [tn.freeze, tn.unfreeze])
 def test_an_unknown_name_lists_near_ones_and_changes_nothing(model, change):
     tn.freeze(model, "dropout")
-    with pytest.raises(tn.ModuleNameError, match=r"'classifer'.*did you mean.*'classifier'"):
+    with pytest.raises(tn.errors.ModuleNameError, match=r"'classifer'.*did you mean.*'classifier'"):
         change(model, "features", "classifer")
     assert tn.frozen(model) == ["dropout"]
 
 
 @pytest.mark.parametrize("pattern", [["features"], 3, None])
 def test_a_list_of_patterns_is_refused(model, pattern):
-    with pytest.raises(tn.ModuleNameError, match="each a str of its own, or modules"):
+    with pytest.raises(tn.errors.ModuleNameError, match="each a str of its own, or modules"):
         tn.freeze(model, pattern)
 
 
@@ -100,7 +100,7 @@ def test_modules_name_themselves(model):
 
 @pytest.mark.parametrize("change", [tn.freeze, tn.unfreeze])
 def test_a_module_of_another_model_is_refused(model, change):
-    with pytest.raises(tn.ModuleNameError, match="Linear was given that is not part of ConvNet1d"):
+    with pytest.raises(tn.errors.ModuleNameError, match="Linear was given that is not part of ConvNet1d"):
         change(model, "features", copy.deepcopy(model).classifier)
     assert tn.frozen(model) == []
 
@@ -172,13 +172,13 @@ class Tied(nn.Module):
 def test_a_parameter_cannot_be_frozen_and_not():
     model = Tied()
     with pytest.raises(
-        tn.FreezeError, match=r"'encoder.weight' is also 'decoder.weight', whose .* would not"
+        tn.errors.FreezeError, match=r"'encoder.weight' is also 'decoder.weight', whose .* would not"
     ):
         tn.freeze(model, "encoder")
     assert tn.frozen(model) == [] and all(parameter.requires_grad for parameter in model.parameters())
     tn.freeze(model, "encoder", "decoder")
     with pytest.raises(
-        tn.FreezeError, match=r"'decoder.weight' is also 'encoder.weight', whose .* stay frozen"
+        tn.errors.FreezeError, match=r"'decoder.weight' is also 'encoder.weight', whose .* stay frozen"
     ):
         tn.unfreeze(model, "decoder")
     assert tn.frozen(model) == ["encoder", "decoder"] and not model.decoder.weight.requires_grad

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from torch_nano import Device, QemuBoard, _native
+from torch_nano import Device, _native
 from torch_nano.arithmetic.layout import Shape
 from torch_nano.arithmetic.quantization import Quantization
+from torch_nano.device import QemuBoard
 from torch_nano.ir.layer import Layer
 from torch_nano.library.one_layer import one_layer_model
 from torch_nano.ops.history import History

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 STEPS, BATCH = 4, 64
 
 
-def network() -> tuple[tn.QatModule, Tensor, Tensor]:
+def network() -> tuple[tn.qat.QatModule, Tensor, Tensor]:
     """A network with frozen ranges, and the batches of all steps."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(STEPS, BATCH, 2, 8, 8, generator=generator)
@@ -26,7 +26,7 @@ def network() -> tuple[tn.QatModule, Tensor, Tensor]:
             nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 6 * 6, 5)
         )
     qat = tn.prepare_qat(model, x[0, :2], calibrate=x[0])
-    tn.freeze_ranges(qat.train())
+    tn.qat.freeze_ranges(qat.train())
     return qat, x, y
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import QatModule
+from torch_nano.qat import QatModule
 
 from .trained import TASKS, differing_bits, train
 
@@ -33,8 +33,8 @@ def test_without_rounding_it_is_torch_s_own_batch_norm(task: str, momentum: floa
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
             module.momentum = momentum
     qat = tn.prepare_qat(model, x[:2], calibrate=x[:200], batch_norm="batch_statistics").train()
-    tn.freeze_ranges(qat)
-    tn.disable_quantization(qat)
+    tn.qat.freeze_ranges(qat)
+    tn.qat.disable_quantization(qat)
     x, y = on_the_grid(qat, x[:128]), y[:128]
     for module in (model, qat):
         F.cross_entropy(module(x), y).backward()
@@ -116,7 +116,7 @@ def test_a_functional_batch_norm_trains_as_the_module() -> None:
         outputs = [qat(x) for x in batches]
         outputs[-1].square().sum().backward()
         results.append([*outputs, qat.get_parameter("first.weight").grad])
-        tn.fold_batch_norm(qat)
+        tn.qat.fold_batch_norm(qat)
         assert differing_bits(qat.eval()(batches[0]), qat.to_nano()(batches[0])) == 0
         results[-1].append(qat(batches[0]))
     for mine, other in zip(*results, strict=True):
@@ -142,8 +142,8 @@ def test_a_functional_batch_norm_that_never_trains_keeps_its_statistics() -> Non
     x = torch.randn(97, 6, generator=torch.Generator().manual_seed(0)) * 3 + 2
     twin = RestingNorm().train()
     qat = tn.prepare_qat(twin, x, calibrate=x, batch_norm="batch_statistics").train()
-    tn.freeze_ranges(qat)
-    tn.disable_quantization(qat)
+    tn.qat.freeze_ranges(qat)
+    tn.qat.disable_quantization(qat)
     x = on_the_grid(qat, x)
     # float32: two roundings of each layer are in another order.
     torch.testing.assert_close(qat(x), twin(x), rtol=1e-4, atol=1e-4)
@@ -160,8 +160,8 @@ def test_running_statistics_are_torch_s_for_batches_of_any_size(model: type[Func
     x = torch.randn(97, 6, generator=generator) * 3 + 2
     twin = model().train()
     qat = tn.prepare_qat(twin, x, calibrate=x, batch_norm="batch_statistics").train()
-    tn.freeze_ranges(qat)
-    tn.disable_quantization(qat)
+    tn.qat.freeze_ranges(qat)
+    tn.qat.disable_quantization(qat)
     for batch in on_the_grid(qat, x).split([2, 16, 3, 16, 60]):
         qat(batch)
         twin(batch)
@@ -176,13 +176,13 @@ def test_one_value_per_channel_has_no_variance(model: type[FunctionalNorm], froz
     x, y = torch.randn(97, 6, generator=torch.Generator().manual_seed(0)), torch.arange(97) % 3
     qat = tn.prepare_qat(model(), x, calibrate=x, batch_norm="batch_statistics").train()
     if frozen_ranges:
-        tn.freeze_ranges(qat)
+        tn.qat.freeze_ranges(qat)
     before = copy.deepcopy(dict(qat.named_buffers()))
     name = "norm" if model is ModuleNorm else ""
     message = rf"module 'first': the batch norm of '{name}' gets \(1, 8\) in training: one value per channel"
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         qat(x[:1])
-    with pytest.raises(tn.InputError, match=rf"{message}.*drop_last=True") as caught:
+    with pytest.raises(tn.errors.InputError, match=rf"{message}.*drop_last=True") as caught:
         tn.fit(qat, (x, y), epochs=1, batch_size=16, progress=False)
     assert caught.value.__notes__ == ["in batch 6 of train"]
     for buffer, old in before.items():
@@ -190,7 +190,7 @@ def test_one_value_per_channel_has_no_variance(model: type[FunctionalNorm], froz
             assert torch.equal(qat.get_buffer(buffer), old)
     # Evaluation and folded statistics need no variance of the batch, and images have many values.
     assert qat.eval()(x[:1]).shape == (1, 3)
-    tn.fold_batch_norm(qat.train())
+    tn.qat.fold_batch_norm(qat.train())
     assert qat(x[:1]).shape == (1, 3)
     image = tn.prepare_qat(
         nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2)),
@@ -206,7 +206,7 @@ def test_statistics_that_are_no_buffers_cannot_follow() -> None:
     del model.mean
     model.mean = torch.zeros(8)
     x = torch.randn(8, 6)
-    with pytest.raises(tn.InputError, match="the running_mean of the batch norm of '' is no buffer"):
+    with pytest.raises(tn.errors.InputError, match="the running_mean of the batch norm of '' is no buffer"):
         tn.prepare_qat(model, x, calibrate=x, batch_norm="batch_statistics")
     tn.prepare_qat(model, x, calibrate=x)
 
@@ -225,11 +225,11 @@ def test_after_folding_train_mode_is_evaluation_and_statistics_stay() -> None:
     qat = tn.prepare_qat(
         TASKS["residual"].model(), x[:2], calibrate=x[:200], batch_norm="batch_statistics"
     ).train()
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     before = qat(x[:100]).detach()
     expected = copy.deepcopy(qat).eval()(x[:100])
     assert differing_bits(before, expected) > 0
-    tn.fold_batch_norm(qat)
+    tn.qat.fold_batch_norm(qat)
     statistics = {name: buffer.clone() for name, buffer in qat.named_buffers()}
     assert differing_bits(qat(x[:100]), expected) == 0
     train(qat, x, y, steps=1)
@@ -263,7 +263,7 @@ def test_statistics_of_batches_train_better_than_none_at_all() -> None:
     qat = tn.prepare_qat(model, x[:2], calibrate=x[:200], batch_norm="batch_statistics", momentum=0.2)
     losses = train(qat, x, y, steps=60)
     assert sum(losses[-5:]) < 0.4 * sum(losses[:5])
-    tn.fold_batch_norm(qat)
+    tn.qat.fold_batch_norm(qat)
     train(qat, x, y, steps=20, optimizer=torch.optim.SGD(qat.parameters(), 0.02))
     right = (qat.eval()(x[-500:]).argmax(1) == y[-500:]).float().mean()
     assert float(right) > 0.7
@@ -271,6 +271,6 @@ def test_statistics_of_batches_train_better_than_none_at_all() -> None:
 
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(
-        tn.InputError, match="batch_norm is 'sometimes'; expected one of folded, batch_statistics"
+        tn.errors.InputError, match="batch_norm is 'sometimes'; expected one of folded, batch_statistics"
     ):
         tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4), batch_norm="sometimes")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import QatModule
+from torch_nano.qat import QatModule
 from torch_nano.qat.training_ranges import RangeMethod
 
 from .trained import TASKS, differing_bits
@@ -70,7 +70,7 @@ def assert_equal(got: list[Tensor], expected: list[Tensor]) -> None:
 
 def test_frozen_ranges_compile_into_one_graph() -> None:
     qat, x, y = small()
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     compiled = torch.compile(qat, fullgraph=True)
     assert_equal(step(qat, compiled, x, y), step(qat, qat, x, y))
     with torch.no_grad():
@@ -90,12 +90,12 @@ def test_moving_and_learned_ranges_compile_with_breaks(ranges: RangeMethod) -> N
 
 def test_changed_ranges_and_weights_take_effect() -> None:
     qat, x, y = small(momentum=0.5)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     compiled = torch.compile(qat, backend="aot_eager", fullgraph=True)
     before = compiled(x).detach()
-    tn.unfreeze_ranges(qat)
+    tn.qat.unfreeze_ranges(qat)
     qat(3 * x)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     with torch.no_grad():
         qat.get_parameter("classifier.weight").mul_(-2.0)
     after = compiled(x).detach()
@@ -107,7 +107,7 @@ def test_statistics_of_batches_compile_into_one_graph() -> None:
     qat, x, y = small(batch_norm="batch_statistics")
     other, _, _ = small(batch_norm="batch_statistics")
     for module in (qat, other):
-        tn.freeze_ranges(module)
+        tn.qat.freeze_ranges(module)
     compiled = torch.compile(qat, backend="aot_eager", fullgraph=True)
     assert_equal(step(qat, compiled, x, y), step(other, other, x, y))
     for name, buffer in other.named_buffers():

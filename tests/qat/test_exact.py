@@ -27,7 +27,7 @@ def test_training_and_evaluation_are_the_image(task: str) -> None:
     train(qat.train(), x, y, steps=8)
     assert qat.to_nano().image != before
     assert_is_the_image(qat.eval(), x[-INPUTS:])
-    tn.freeze_ranges(qat.train())
+    tn.qat.freeze_ranges(qat.train())
     train(qat, x, y, steps=4)
     assert_is_the_image(qat, x[-INPUTS:])
     assert_is_the_image(qat.eval(), x[-INPUTS:])
@@ -53,7 +53,7 @@ def test_learned_ranges_and_statistics_of_batches_are_the_image_too(task: str) -
     )
     train(qat.train(), x, y, steps=8)
     assert_is_the_image(qat.eval(), x[-INPUTS:])
-    tn.fold_batch_norm(qat.train())
+    tn.qat.fold_batch_norm(qat.train())
     train(qat, x, y, steps=4)
     assert_is_the_image(qat, x[-INPUTS:])
 
@@ -63,7 +63,7 @@ def test_devices_without_native_code_are_the_image(task: str, monkeypatch: pytes
     x, y = TASKS[task].data()
     qat = tn.prepare_qat(TASKS[task].model(), x[:2], calibrate=x[:200])
     train(qat.train(), x, y, steps=2)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
 
     def outputs_and_gradients() -> list[torch.Tensor]:
         qat.zero_grad()

@@ -63,8 +63,8 @@ def test_training_and_evaluation_are_the_image(arithmetic: bool, norm: bool, opt
     train(qat.train(), x, y, steps=8)
     assert qat.to_nano().image != before
     assert_is_the_image(qat.eval(), x[-1000:])
-    tn.freeze_ranges(qat.train())
-    tn.fold_batch_norm(qat)
+    tn.qat.freeze_ranges(qat.train())
+    tn.qat.fold_batch_norm(qat)
     train(qat, x, y, steps=4)
     assert_is_the_image(qat, x[-1000:])
     assert_is_the_image(qat.eval(), x[-1000:])
@@ -78,8 +78,8 @@ def test_without_rounding_it_is_torch_s_own() -> None:
     x, y = data()
     model = trained().train()
     qat = tn.prepare_qat(model, x[:2], calibrate=x[:200], batch_norm="batch_statistics").train()
-    tn.freeze_ranges(qat)
-    tn.disable_quantization(qat)
+    tn.qat.freeze_ranges(qat)
+    tn.qat.disable_quantization(qat)
     for module in (model, qat):
         module.zero_grad()
         F.cross_entropy(module(x[:128]), y[:128]).backward()
@@ -123,10 +123,10 @@ def test_a_frozen_batch_norm_keeps_its_range() -> None:
     moved = (qat.quantization_ranges.bounds != before).any(1)
     assert not moved[0] and moved[1:].any()
     tn.unfreeze(qat, "norm")
-    tn.freeze_ranges(qat, "norm")
+    tn.qat.freeze_ranges(qat, "norm")
     qat.train()(x[:64] * 3)
     assert torch.equal(qat.quantization_ranges.bounds[0], before[0])
-    tn.unfreeze_ranges(qat, "norm")
+    tn.qat.unfreeze_ranges(qat, "norm")
     qat.train()(x[:64] * 3)
     assert not torch.equal(qat.quantization_ranges.bounds[0], before[0])
 
@@ -134,13 +134,13 @@ def test_a_frozen_batch_norm_keeps_its_range() -> None:
 def test_a_state_dict_and_a_copy_are_the_same_module() -> None:
     x, y = data()
     qat = tn.prepare_qat(trained(), x[:2], calibrate=x)
-    tn.disable_quantization(qat, "norm")
+    tn.qat.disable_quantization(qat, "norm")
     train(qat.train(), x, y, steps=2)
     other = tn.prepare_qat(trained(), x[:2], calibrate=x)
     other.load_state_dict(qat.state_dict())
     for one in (other, copy.deepcopy(qat)):
         assert differing_bits(one.eval()(x), qat.eval()(x)) == 0
-        with pytest.raises(tn.QuantizationError, match="disabled for 'norm'"):
+        with pytest.raises(tn.errors.QuantizationError, match="disabled for 'norm'"):
             one.to_nano()
 
 

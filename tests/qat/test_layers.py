@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import QatModule
+from torch_nano.qat import QatModule
 
 from .trained import TASKS, differing_bits, train
 
@@ -21,12 +21,12 @@ def residual(**options: object) -> tuple[nn.Module, QatModule, Tensor]:
 
 def test_all_layers_disabled_are_the_float_model_after_an_int8_input() -> None:
     model, qat, x = residual()
-    tn.disable_quantization(qat)
+    tn.qat.disable_quantization(qat)
     quantization = qat.quantization_ranges.quantization("x")
     rounded = (x / quantization.scale).round() * quantization.scale
     # float32: the same products, of folded weights.
     torch.testing.assert_close(qat(rounded), model(rounded), rtol=1e-4, atol=1e-4)
-    tn.enable_quantization(qat)
+    tn.qat.enable_quantization(qat)
     assert differing_bits(qat(x), qat.to_nano()(x)) == 0
 
 
@@ -34,14 +34,16 @@ def test_a_layer_in_float_computes_what_the_quantized_one_is_rounded_from() -> N
     _, qat, x = residual()
     scale = qat.quantization_ranges.quantization("linear").scale
     rounded = qat(x).detach()
-    tn.disable_quantization(qat, "classifier")
+    tn.qat.disable_quantization(qat, "classifier")
     real = qat(x).detach()
     assert differing_bits(real, rounded) > 0
     # Half a step of the output, and half a step of each of 48 weights, whose inputs are below 8.
     assert float((real - rounded).abs().max()) < scale / 2 + 48 * 8 * 0.5 / 127
-    with pytest.raises(tn.QuantizationError, match=r"disabled for 'classifier', and the image knows no such"):
+    with pytest.raises(
+        tn.errors.QuantizationError, match=r"disabled for 'classifier', and the image knows no such"
+    ):
         qat.to_nano()
-    tn.enable_quantization(qat, "class*")
+    tn.qat.enable_quantization(qat, "class*")
     assert differing_bits(qat(x), rounded) == 0
 
 
@@ -69,16 +71,16 @@ def test_a_quantized_layer_quantizes_outputs_of_a_float_layer() -> None:
 def test_first_and_last_layer_can_stay_in_float(options: dict[str, object], in_float: set[str]) -> None:
     _, qat, x = residual(**options)
     assert {qat._graph.values[name].module_path for name in qat._in_float} == in_float
-    with pytest.raises(tn.QuantizationError, match="enable_quantization first"):
+    with pytest.raises(tn.errors.QuantizationError, match="enable_quantization first"):
         qat.to_nano()
-    tn.enable_quantization(qat)
+    tn.qat.enable_quantization(qat)
     assert differing_bits(qat(x), qat.to_nano()(x)) == 0
 
 
 def test_unknown_layers_are_refused_with_near_names() -> None:
     _, qat, _ = residual()
-    for function in (tn.disable_quantization, tn.enable_quantization):
-        with pytest.raises(tn.ModuleNameError, match="classifier"):
+    for function in (tn.qat.disable_quantization, tn.qat.enable_quantization):
+        with pytest.raises(tn.errors.ModuleNameError, match="classifier"):
             function(qat, "clasifier")
 
 
@@ -104,7 +106,7 @@ def with_dropouts() -> tuple[QatModule, Tensor]:
         torch.manual_seed(0)
         model = Dropouts()
     qat = tn.prepare_qat(model, x[:2], calibrate=x[:200])
-    tn.freeze_ranges(qat.train())
+    tn.qat.freeze_ranges(qat.train())
     return qat, x[-200:]
 
 
@@ -144,7 +146,7 @@ def followed_by(dropout: nn.Module) -> tuple[QatModule, Tensor]:
         model[0].bias.fill_(0.5)
     x = torch.rand(100, 1, 3, 3, generator=torch.Generator().manual_seed(0))
     qat = tn.prepare_qat(model, x, calibrate=4 * x)
-    tn.freeze_ranges(qat.train())
+    tn.qat.freeze_ranges(qat.train())
     return qat, x
 
 
@@ -213,7 +215,7 @@ BYPASSES: dict[str, Callable[[Tensor, nn.Module], Tensor]] = {
 @pytest.mark.parametrize("name", BYPASSES)
 def test_a_dropout_beside_which_its_input_is_read_is_refused(name: str) -> None:
     model = Bypassed(BYPASSES[name])
-    with pytest.raises(tn.UnsupportedError, match="read by others, without the dropout"):
+    with pytest.raises(tn.errors.UnsupportedError, match="read by others, without the dropout"):
         tn.prepare_qat(model, torch.zeros(2, 4))
     # Evaluation has no dropout: such a model can be exported.
     assert tn.to_nano(model, torch.zeros(2, 4), calibrate=torch.randn(8, 4)).head is None
@@ -228,7 +230,7 @@ def test_a_dropped_tensor_may_be_read_twice() -> None:
 
 
 def test_dropouts_that_integers_cannot_do_are_refused() -> None:
-    with pytest.raises(tn.UnsupportedError, match=r"use nn.Dropout"):
+    with pytest.raises(tn.errors.UnsupportedError, match=r"use nn.Dropout"):
         tn.prepare_qat(nn.Sequential(nn.Linear(4, 4), nn.AlphaDropout()), torch.zeros(2, 4))
 
 
@@ -238,14 +240,14 @@ def test_weights_and_inputs_that_are_not_finite_are_refused(frozen_ranges: bool,
     _, qat, x = residual()
     qat.train()
     if frozen_ranges:
-        tn.freeze_ranges(qat)
+        tn.qat.freeze_ranges(qat)
     bad = x.clone()
     bad[3, 0, 0, 0] = wrong
-    with pytest.raises(tn.InputError, match=r"NaN or infinity in samples \[3\] of 200"):
+    with pytest.raises(tn.errors.InputError, match=r"NaN or infinity in samples \[3\] of 200"):
         qat(bad)
     with torch.no_grad():
         qat.get_parameter("second.0.weight")[0, 0, 0, 0] = wrong
-    with pytest.raises(tn.NonFiniteError, match=r"module 'second.0': .*holds NaN or infinity"):
+    with pytest.raises(tn.errors.NonFiniteError, match=r"module 'second.0': .*holds NaN or infinity"):
         qat(x)
 
 
@@ -253,7 +255,7 @@ def test_wrong_shapes_and_dtypes_are_refused() -> None:
     _, qat, x = residual()
     for wrong in (x[:, 0], x[0], x[:, :, :7], x.to(torch.int32), torch.tensor(1.0)):
         with pytest.raises(
-            tn.InputError, match=r"the input has shape .* expected a tensor \[N, 1, 8, 8\] of floats"
+            tn.errors.InputError, match=r"the input has shape .* expected a tensor \[N, 1, 8, 8\] of floats"
         ):
             qat(wrong)
 
@@ -262,7 +264,7 @@ def test_training_goes_on_after_a_refusal() -> None:
     x, y = TASKS["residual"].data()
     _, qat, _ = residual()
     bounds = qat.quantization_ranges.bounds.clone()
-    with pytest.raises(tn.InputError):
+    with pytest.raises(tn.errors.InputError):
         qat.train()(torch.full_like(x[:4], torch.nan))
     assert torch.equal(qat.quantization_ranges.bounds, bounds)
     assert len(train(qat, x, y, steps=1)) == 1

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch_nano import QatModule
 from torch_nano.ir.graph import Graph
+from torch_nano.qat import QatModule
 from torch_nano.qat.training_ranges import TrainingRanges
 
 from .trained import TASKS, differing_bits, train
@@ -86,14 +86,14 @@ def test_a_frozen_module_keeps_its_learned_scale_whatever_the_optimizer_does() -
     scales = qat.quantization_ranges.log_scales
     assert scales is not None
     tn.freeze(qat, "stem")
-    tn.freeze_ranges(qat, "second")
+    tn.qat.freeze_ranges(qat, "second")
     before = {name: scale.detach().clone() for name, scale in scales.items()}
     train(qat, x, y, 3, torch.optim.AdamW(qat.parameters(), lr=0.01, weight_decay=0.1))
     kept = {name for name, scale in scales.items() if torch.equal(scale, before[name])}
     # A learned scale is called by its value's number and name.
     paths = {qat._graph.values[name.partition("_")[2]].module_path.partition(".")[0] for name in kept}
     assert len(kept) == 2 and paths == {"stem", "second"}
-    tn.unfreeze_ranges(qat, "second")
+    tn.qat.unfreeze_ranges(qat, "second")
     train(qat, x, y, 1, torch.optim.AdamW(qat.parameters(), lr=0.01))
     assert sum(torch.equal(scale, before[name]) for name, scale in scales.items()) == 1
 
@@ -128,19 +128,19 @@ def test_checkpoints_of_the_float_model_load_and_back() -> None:
 
 def test_a_checkpoint_holds_what_is_disabled_and_folded() -> None:
     _, qat, x, _ = prepared(batch_norm="batch_statistics")
-    tn.disable_quantization(qat, "stem.0")
+    tn.qat.disable_quantization(qat, "stem.0")
     _, same, _, _ = prepared()
     same.load_state_dict(qat.state_dict())
     same.train()
     qat.train()
     assert torch.equal(qat(x), same(x))
-    tn.enable_quantization(qat)
-    tn.fold_batch_norm(qat)
+    tn.qat.enable_quantization(qat)
+    tn.qat.fold_batch_norm(qat)
     assert not torch.equal(qat(x), same(x))
     same.load_state_dict(qat.state_dict())
     assert torch.equal(qat(x), same(x))
     other = tn.prepare_qat(nn.Sequential(nn.Linear(4, 3)), torch.zeros(2, 4))
-    with pytest.raises(tn.InputError, match=r"the state is of \d+ layers; this module has 1"):
+    with pytest.raises(tn.errors.InputError, match=r"the state is of \d+ layers; this module has 1"):
         other.set_extra_state(qat.get_extra_state())
 
 
@@ -148,7 +148,7 @@ def test_a_checkpoint_holds_what_is_disabled_and_folded() -> None:
 def test_its_own_checkpoint_restores_the_bits(ranges: str) -> None:
     _, qat, x, y = prepared(ranges=ranges)
     train(qat, x, y, steps=3)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     _, other, _, _ = prepared(ranges=ranges)
     assert differing_bits(other.eval()(x[:100]), qat.eval()(x[:100])) > 0
     other.load_state_dict(qat.state_dict(), strict=True)
@@ -160,10 +160,10 @@ def test_its_own_checkpoint_restores_the_bits(ranges: str) -> None:
 @pytest.mark.parametrize("ranges", ["moving_average", "learned"])
 def test_an_average_of_models_is_a_model(ranges: str) -> None:
     _, qat, x, y = prepared(ranges=ranges, momentum=0.5)
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     average = AveragedModel(qat, multi_avg_fn=get_ema_multi_avg_fn(0.5))
     average.eval()(x[:2])
-    tn.unfreeze_ranges(qat)
+    tn.qat.unfreeze_ranges(qat)
     weight = qat.get_parameter("classifier.weight").detach().clone()
     average.update_parameters(qat)
     train(qat.train(), x, y, steps=2)
@@ -189,7 +189,7 @@ def test_a_name_that_a_qat_module_has_itself_is_refused(kind: str, name: str) ->
     }
     names, thing = own[kind]
     names[name] = thing  # type: ignore[index]
-    with pytest.raises(tn.InputError, match=rf"the model has '{name}', .* rename it"):
+    with pytest.raises(tn.errors.InputError, match=rf"the model has '{name}', .* rename it"):
         QatModule(model, *_prepared_parts(), "folded")
 
 

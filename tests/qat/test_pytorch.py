@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
-from torch_nano import QatModule
+from torch_nano.qat import QatModule
 
 from .trained import TASKS, assert_is_the_image, differing_bits, train
 
@@ -65,7 +65,7 @@ def test_autocast_changes_no_bit() -> None:
 
 def test_half_batches_accumulate_to_the_whole() -> None:
     qat, x, y = prepared()
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     x, y = x[:64], y[:64]
     whole = qat(x)
     F.cross_entropy(whole, y).backward()
@@ -96,7 +96,7 @@ def test_gradients_reach_the_input_and_saturate_there() -> None:
     qat, x, _ = prepared("watch")
     leaf = (3 * x[:8]).requires_grad_()
     low, high = qat.quantization_ranges.quantization("x").range
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     qat(leaf).square().sum().backward()
     assert leaf.grad is not None
     outside = (leaf < low) | (leaf > high)
@@ -127,23 +127,23 @@ def test_a_copy_is_equal_and_goes_its_own_way(task: str, make: object, ranges: s
     qat, x, y = prepared(task, batch_norm="batch_statistics", ranges=ranges)
     tn.freeze(qat, next(name for name, _ in qat.named_children()))
     train(qat, x, y, 2)
-    tn.disable_quantization(qat)
+    tn.qat.disable_quantization(qat)
     other = make(qat)  # type: ignore[operator]
     for module in (qat, other):
-        tn.enable_quantization(module)
+        tn.qat.enable_quantization(module)
     assert tn.frozen(other) == tn.frozen(qat)
     assert train(other, x, y, 2) == train(qat, x, y, 2)
     assert other.to_nano().image == qat.to_nano().image
     train(qat, x, y, 2)
     assert other.to_nano().image != qat.to_nano().image
-    tn.fold_batch_norm(other)
+    tn.qat.fold_batch_norm(other)
     assert_is_the_image(other.eval(), x[:300])
 
 
 def test_a_state_dict_loads_with_weights_only() -> None:
     qat, x, y = prepared()
     train(qat, x, y, 2)
-    tn.freeze_ranges(qat, "stem")
+    tn.qat.freeze_ranges(qat, "stem")
     file = io.BytesIO()
     torch.save(qat.state_dict(), file)
     file.seek(0)

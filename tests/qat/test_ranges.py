@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 import torch_nano as tn
 from torch import Tensor, nn
-from torch_nano import QatModule
 from torch_nano.calibration.ranges import Range
+from torch_nano.qat import QatModule
 from torch_nano.qat.training_ranges import TrainingRanges
 
 from .trained import TASKS, differing_bits, train
@@ -47,12 +47,12 @@ def test_the_moving_average_is_that_by_hand() -> None:
 def test_without_calibration_the_first_batch_sets_the_ranges() -> None:
     model = nn.Sequential(nn.Linear(1, 1))
     qat = tn.prepare_qat(model, torch.zeros(2, 1), momentum=0.01)
-    with pytest.raises(tn.QuantizationError, match="value input has no range yet: pass calibrate="):
+    with pytest.raises(tn.errors.QuantizationError, match="value input has no range yet: pass calibrate="):
         qat.eval()(torch.zeros(2, 1))
-    with pytest.raises(tn.QuantizationError, match="has no range yet"):
+    with pytest.raises(tn.errors.QuantizationError, match="has no range yet"):
         qat.to_nano()
-    with pytest.raises(tn.QuantizationError, match="has no range yet"):
-        tn.freeze_ranges(qat)
+    with pytest.raises(tn.errors.QuantizationError, match="has no range yet"):
+        tn.qat.freeze_ranges(qat)
     assert not qat.quantization_ranges.frozen.any()
     qat.train()(torch.tensor([[-3.0], [5.0]]))
     assert bounds(qat, "input") == [-3.0, 5.0]
@@ -62,11 +62,11 @@ def test_ranges_move_in_train_mode_only_and_not_once_frozen() -> None:
     qat, x = doubler(momentum=0.5), torch.tensor([[-8.0], [8.0]])
     before = qat.quantization_ranges.bounds.clone()
     qat.eval()(x)
-    tn.freeze_ranges(qat.train())
+    tn.qat.freeze_ranges(qat.train())
     frozen = qat(x)
     assert torch.equal(qat.quantization_ranges.bounds, before)
     assert differing_bits(frozen, qat.eval()(x)) == 0
-    tn.unfreeze_ranges(qat.train())
+    tn.qat.unfreeze_ranges(qat.train())
     qat(x)
     assert not torch.equal(qat.quantization_ranges.bounds, before)
 
@@ -74,7 +74,7 @@ def test_ranges_move_in_train_mode_only_and_not_once_frozen() -> None:
 def test_ranges_of_some_modules_are_frozen() -> None:
     x, _ = TASKS["residual"].data()
     qat = tn.prepare_qat(TASKS["residual"].model(), x[:2], calibrate=x[:200], momentum=0.5).train()
-    tn.freeze_ranges(qat, "stem.*", qat.get_submodule("classifier"))
+    tn.qat.freeze_ranges(qat, "stem.*", qat.get_submodule("classifier"))
     before = qat.quantization_ranges.bounds.clone()
     qat(2 * x[:50])
     ranges = qat.quantization_ranges
@@ -83,8 +83,8 @@ def test_ranges_of_some_modules_are_frozen() -> None:
     }
     assert {qat._graph.values[name].module_path.partition(".")[0] for name in still} == {"stem", "classifier"}
     assert all(ranges.is_frozen(name) for name in still)
-    with pytest.raises(tn.ModuleNameError, match="clasifier"):
-        tn.freeze_ranges(qat, "clasifier")
+    with pytest.raises(tn.errors.ModuleNameError, match="clasifier"):
+        tn.qat.freeze_ranges(qat, "clasifier")
 
 
 def test_other_devices_and_dtypes_leave_the_bounds_exact() -> None:
@@ -141,7 +141,7 @@ def test_learned_scales_move_and_lower_the_loss() -> None:
         for parameter in qat.parameters():
             parameter.requires_grad_(False)
         if not learned:
-            tn.freeze_ranges(qat)
+            tn.qat.freeze_ranges(qat)
         else:
             for scale in scales.values():
                 scale.requires_grad_(True)
@@ -162,7 +162,7 @@ def test_a_learned_scale_that_diverges_is_named() -> None:
     with torch.no_grad():
         scales[qat.quantization_ranges.key("linear")].fill_(math.nan)
     with pytest.raises(
-        tn.QuantizationError, match=r"module '0': the learned scale of value linear is exp\(nan"
+        tn.errors.QuantizationError, match=r"module '0': the learned scale of value linear is exp\(nan"
     ):
         qat(torch.zeros(1, 1))
 
@@ -182,13 +182,13 @@ def test_learned_scales_that_drift_apart_are_named(apart: str) -> None:
         with torch.no_grad():
             ranges.log_scales[ranges.key(name)] += change
         with pytest.raises(
-            tn.QuantizationError,
+            tn.errors.QuantizationError,
             match=r"module '0\.0': .*multiplier .*scale of its input is .*of its output .*; training has "
             r"diverged; lower the learning rate of quantization_ranges\.log_scales",
         ) as caught:
             qat(x)
         assert caught.value.module_path == "0.0"
-        with pytest.raises(tn.QuantizationError, match=r"module '0\.0'"):
+        with pytest.raises(tn.errors.QuantizationError, match=r"module '0\.0'"):
             qat.to_nano()
 
 
@@ -200,7 +200,7 @@ def test_a_learning_rate_too_large_for_learned_scales_is_named() -> None:
         model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
         qat = tn.prepare_qat(model, x, calibrate=x, ranges="learned")
         optimizer = torch.optim.Adam(qat.parameters(), lr=rate)
-        with pytest.raises(tn.TrainingDivergedError) as caught:
+        with pytest.raises(tn.errors.TrainingDivergedError) as caught:
             tn.fit(qat, (x, y), epochs=30, optimizer=optimizer, progress=False)
         assert "quantization_ranges.log_scales" in str(caught.value), rate
         assert "loss function" not in str(caught.value)
@@ -208,13 +208,13 @@ def test_a_learning_rate_too_large_for_learned_scales_is_named() -> None:
 
 def test_frozen_learned_scales_stay_and_need_no_gradient() -> None:
     qat = doubler(ranges="learned").train()
-    tn.freeze_ranges(qat)
+    tn.qat.freeze_ranges(qat)
     qat(torch.ones(2, 1)).sum().backward()
     scales = qat.quantization_ranges.log_scales
     assert scales is not None
     assert all(scale.grad is None and not scale.requires_grad for scale in scales.values())
     copied = copy.deepcopy(qat)
-    tn.unfreeze_ranges(copied)
+    tn.qat.unfreeze_ranges(copied)
     copied(torch.ones(2, 1)).sum().backward()
     assert all(scale.grad is not None for scale in copied.quantization_ranges.log_scales.values())
 
@@ -233,7 +233,7 @@ def test_frozen_learned_scales_stay_and_need_no_gradient() -> None:
     ],
 )
 def test_wrong_options_are_refused(options: dict[str, object], message: str) -> None:
-    with pytest.raises(tn.InputError, match=message):
+    with pytest.raises(tn.errors.InputError, match=message):
         tn.prepare_qat(nn.Sequential(nn.Linear(1, 1)), torch.zeros(2, 1), **options)  # type: ignore[arg-type]
 
 

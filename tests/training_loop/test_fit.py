@@ -364,7 +364,7 @@ def test_a_callback_stops_and_the_others_are_still_called():
 
     def stop(epoch, history):
         if epoch == 1:
-            raise tn.StopTraining("time is up")
+            raise tn.training.StopTraining("time is up")
 
     history = tn.fit(
         network(),
@@ -380,7 +380,7 @@ def test_a_callback_stops_and_the_others_are_still_called():
 def test_a_callback_unfreezes_what_the_next_epoch_then_trains():
     model = network()
     tn.freeze(model, "backbone")
-    optimizer = tn.make_optimizer(model, learning_rates={"head": 1e-2, "backbone": 1e-3})
+    optimizer = tn.training.make_optimizer(model, learning_rates={"head": 1e-2, "backbone": 1e-3})
     states = [state(model)]
 
     def unfreeze(epoch, history):

@@ -157,7 +157,7 @@ def test_a_qat_module_resumes_exactly(tmp_path):
 
         def freeze_ranges(epoch, history):
             if epoch == 1:
-                tn.freeze_ranges(qat)
+                tn.qat.freeze_ranges(qat)
 
         tn.fit(
             qat,
@@ -215,7 +215,7 @@ def test_a_checkpoint_of_another_training_is_refused(tmp_path, change, message):
         change["optimizer"] = torch.optim.SGD(model.parameters(), lr=0.1)
     arguments = {"epochs": 2, "seed": 1, "train": data(), "progress": False, "checkpoint": path} | change
     before, random_before, file = state(model), torch.get_rng_state(), path.read_bytes()
-    with pytest.raises(tn.CheckpointError, match=message):
+    with pytest.raises(tn.errors.CheckpointError, match=message):
         tn.fit(model, arguments.pop("train"), **arguments)
     assert equal(state(model), before) and torch.equal(random_before, torch.get_rng_state())
     assert path.read_bytes() == file
@@ -233,12 +233,12 @@ def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, content):
         path.write_bytes(archive.pack("training", 1, {"arguments": {}}))
     else:
         path.write_bytes(content)
-    with pytest.raises(tn.FileFormatError, match=r"is not a checkpoint of fit, or is damaged"):
+    with pytest.raises(tn.errors.FileFormatError, match=r"is not a checkpoint of fit, or is damaged"):
         tn.fit(network(), data(), epochs=1, progress=False, checkpoint=path)
 
 
 def test_a_folder_that_does_not_exist_is_told_before_the_first_epoch(tmp_path):
-    with pytest.raises(tn.CheckpointError, match="expected a file in a folder that exists"):
+    with pytest.raises(tn.errors.CheckpointError, match="expected a file in a folder that exists"):
         tn.fit(network(), data(), epochs=1, progress=False, checkpoint=tmp_path / "none" / "run.pt")
 
 
@@ -252,7 +252,7 @@ class Odd(torch.optim.SGD):
 
 def test_a_state_that_cannot_be_read_back_is_told_at_the_first_write(tmp_path):
     model = network()
-    with pytest.raises(tn.CheckpointError, match="holds more than numbers and tensors"):
+    with pytest.raises(tn.errors.CheckpointError, match="holds more than numbers and tensors"):
         tn.fit(model, data(), epochs=3, optimizer=Odd(model.parameters(), lr=0.1), progress=False,
                checkpoint=tmp_path / "run.pt")  # fmt: skip
     assert list(tmp_path.iterdir()) == []

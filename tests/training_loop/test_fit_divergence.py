@@ -29,7 +29,7 @@ class Remember:
 def diverge(model, train, val=None, **options):
     hooks = hooks_of(model)
     options = {"epochs": 3, "seed": 0, "progress": False} | options
-    with pytest.raises(tn.TrainingDivergedError) as raised:
+    with pytest.raises(tn.errors.TrainingDivergedError) as raised:
         tn.fit(model, train, val, **options)
     assert hooks_of(model) == hooks
     return raised.value
@@ -170,4 +170,4 @@ def test_a_qat_module_with_a_broken_weight_is_named():
 
 
 def test_divergence_is_a_non_finite_error():
-    assert issubclass(tn.TrainingDivergedError, tn.NonFiniteError)
+    assert issubclass(tn.errors.TrainingDivergedError, tn.errors.NonFiniteError)

@@ -114,19 +114,19 @@ def refused(model, *arguments, error, match, **options):
 @pytest.mark.parametrize("kind", DATA)
 def test_wrong_training_data_are_refused(kind):
     make, message = DATA[kind]
-    refused(network(), make(), error=tn.InputError, match=message)
+    refused(network(), make(), error=tn.errors.InputError, match=message)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in DATA if kind not in ("dtype", "float labels")])
 def test_wrong_validation_data_are_refused(kind):
     make, message = DATA[kind]
-    refused(network(), (X, Y), make(), error=tn.InputError, match=message.replace("train", "val"))
+    refused(network(), (X, Y), make(), error=tn.errors.InputError, match=message.replace("train", "val"))
 
 
 def test_a_loaders_own_generator_stays():
     loader = DataLoader(Late(), batch_size=16, shuffle=True, generator=torch.Generator().manual_seed(3))
     before = loader.generator.get_state()
-    refused(network(), loader, error=tn.InputError, match="label 3")
+    refused(network(), loader, error=tn.errors.InputError, match="label 3")
     assert torch.equal(before, loader.generator.get_state())
 
 
@@ -134,7 +134,7 @@ def test_a_head_that_does_not_fit_its_backbone_is_explained():
     refused(
         Backbone(nn.Linear(16, 5)),
         series(),
-        error=tn.InputError,
+        error=tn.errors.InputError,
         match=r"'head' \(Linear\) gets \(8, 32\) from 'pool' \(AdaptiveAvgPool1d\), but expects "
         "in_features=16; make it in_features=32",
     )
@@ -153,19 +153,19 @@ def test_a_head_that_does_not_fit_its_backbone_is_explained():
 )
 def test_layers_that_do_not_fit_are_explained(layer, message):
     model = nn.Sequential(layer, nn.Flatten(), nn.Linear(80, 3))
-    refused(model, series(), error=tn.InputError, match=message)
+    refused(model, series(), error=tn.errors.InputError, match=message)
 
 
 def test_a_last_batch_of_one_sample_is_refused_for_a_batch_norm():
     message = r"batch 2 of train: .*'backbone.1' .*gets \(1, 16\).*: one value per channel.*drop_last"
-    refused(network(), (X[:33], Y[:33]), batch_size=16, error=tn.InputError, match=message)
+    refused(network(), (X[:33], Y[:33]), batch_size=16, error=tn.errors.InputError, match=message)
 
 
 def test_batches_of_one_sample_are_refused_for_a_batch_norm():
     refused(
         network(),
         [(X[:1], Y[:1])],
-        error=tn.InputError,
+        error=tn.errors.InputError,
         match=r"'backbone.1' .*: one value per channel.*drop_last",
     )
 
@@ -181,7 +181,7 @@ def test_batches_of_one_sample_are_refused_for_a_batch_norm():
     ],
 )
 def test_wrong_losses_are_refused(loss, target, message):
-    refused(network(), (X, target), loss=loss, error=tn.InputError, match=message)
+    refused(network(), (X, target), loss=loss, error=tn.errors.InputError, match=message)
 
 
 def test_probabilities_are_targets_of_cross_entropy():
@@ -194,7 +194,7 @@ def test_probabilities_are_targets_of_cross_entropy():
 def test_lazy_modules_are_refused():
     model = nn.Sequential(nn.LazyLinear(3))
     with pytest.raises(
-        tn.InputError, match=r"'0.weight' \(and 1 more\) is not known yet.*with one batch first"
+        tn.errors.InputError, match=r"'0.weight' \(and 1 more\) is not known yet.*with one batch first"
     ):
         tn.fit(model, (X, Y), epochs=1, progress=False)
 
@@ -230,7 +230,7 @@ def test_lazy_modules_are_refused():
     ],
 )
 def test_wrong_arguments_are_refused(options, message):
-    refused(network(), (X, Y), error=tn.FitError, match=message, **options)
+    refused(network(), (X, Y), error=tn.errors.FitError, match=message, **options)
 
 
 def test_a_glob_that_matches_nothing_lists_near_names():
@@ -238,7 +238,7 @@ def test_a_glob_that_matches_nothing_lists_near_names():
         network(),
         (X, Y),
         learning_rates={"haed": 0.1},
-        error=tn.ModuleNameError,
+        error=tn.errors.ModuleNameError,
         match="no parameter of Sequential matches 'haed'; did you mean 'head'",
     )
 
@@ -250,7 +250,7 @@ def test_a_learning_rate_for_a_frozen_part_is_refused():
         model,
         (X, Y),
         learning_rates={"backbone.*": 0.1},
-        error=tn.FitError,
+        error=tn.errors.FitError,
         match="all that 'backbone.*' matches",
     )
 
@@ -260,14 +260,19 @@ def test_a_learning_rate_beside_an_optimizer_is_refused():
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for options in ({"learning_rate": 0.1}, {"learning_rates": {"head": 0.1}}):
         refused(
-            model, (X, Y), optimizer=optimizer, error=tn.FitError, match="but one was given too", **options
+            model,
+            (X, Y),
+            optimizer=optimizer,
+            error=tn.errors.FitError,
+            match="but one was given too",
+            **options,
         )
 
 
 def test_a_scheduler_of_another_optimizer_is_refused():
     model = network()
     scheduler = StepLR(torch.optim.SGD(model.parameters(), lr=0.1), 1)
-    refused(model, (X, Y), scheduler=scheduler, error=tn.FitError, match="is another optimizer's")
+    refused(model, (X, Y), scheduler=scheduler, error=tn.errors.FitError, match="is another optimizer's")
 
 
 def test_monitoring_an_accuracy_without_labels_is_refused():
@@ -275,7 +280,7 @@ def test_monitoring_an_accuracy_without_labels_is_refused():
         nn.Linear(6, 1),
         (X, X[:, :1]),
         early_stopping=tn.EarlyStopping("accuracy"),
-        error=tn.FitError,
+        error=tn.errors.FitError,
         match="accuracy is counted for integer class labels only; give monitor='loss'",
     )
 
@@ -284,14 +289,14 @@ def test_monitoring_an_accuracy_without_labels_is_refused():
     "options", [{"monitor": "val_acc"}, {"patience": 0}, {"min_delta": -1.0}, {"patience": 1.5}]
 )
 def test_wrong_early_stopping_is_refused(options):
-    with pytest.raises(tn.FitError, match=next(iter(options))):
+    with pytest.raises(tn.errors.FitError, match=next(iter(options))):
         tn.EarlyStopping(**options)
 
 
 def test_a_model_without_trainable_parameters_is_refused():
     model = network()
     tn.freeze(model)
-    refused(model, (X, Y), error=tn.FreezeError, match="nothing to train")
+    refused(model, (X, Y), error=tn.errors.FreezeError, match="nothing to train")
 
 
 def test_a_trainable_parameter_in_a_frozen_module_is_refused():
@@ -301,7 +306,7 @@ def test_a_trainable_parameter_in_a_frozen_module_is_refused():
     refused(
         model,
         (X, Y),
-        error=tn.FreezeError,
+        error=tn.errors.FreezeError,
         match=r"'backbone.0.weight' requires gradients, but its module 'backbone.0' is frozen",
     )
 
@@ -310,13 +315,19 @@ def test_an_optimizer_of_frozen_parameters_only_is_refused():
     model = network()
     optimizer = torch.optim.SGD(model.backbone.parameters(), lr=0.1)
     tn.freeze(model, "backbone")
-    refused(model, (X, Y), optimizer=optimizer, error=tn.FreezeError, match="all parameters .* are frozen")
+    refused(
+        model, (X, Y), optimizer=optimizer, error=tn.errors.FreezeError, match="all parameters .* are frozen"
+    )
 
 
 def test_an_optimizer_of_another_model_is_refused():
     optimizer = torch.optim.SGD(network().parameters(), lr=0.1)
     refused(
-        network(), (X, Y), optimizer=optimizer, error=tn.FreezeError, match="no parameter of this Sequential"
+        network(),
+        (X, Y),
+        optimizer=optimizer,
+        error=tn.errors.FreezeError,
+        match="no parameter of this Sequential",
     )
 
 
@@ -327,7 +338,7 @@ def test_an_optimizer_that_lacks_unfrozen_parameters_is_refused():
         model,
         (X, Y),
         optimizer=optimizer,
-        error=tn.FreezeError,
+        error=tn.errors.FreezeError,
         match="'backbone.0.weight', .* require gradients, but the optimizer does not have them",
     )
 
@@ -358,5 +369,5 @@ def test_labels_that_turn_wrong_later_are_refused():
             self.passes += 1
             return iter([(X, Y + (self.passes > 2))])
 
-    with pytest.raises(tn.InputError, match="batch 0 of train in epoch 1 has the label 3"):
+    with pytest.raises(tn.errors.InputError, match="batch 0 of train in epoch 1 has the label 3"):
         tn.fit(network(), Changing(), epochs=3, progress=False)

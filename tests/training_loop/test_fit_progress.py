@@ -36,7 +36,7 @@ def test_every_epoch_prints_a_line(capsys):
 
 def stop(epoch, history):
     if epoch == 1:
-        raise tn.StopTraining("enough")
+        raise tn.training.StopTraining("enough")
 
 
 def test_without_progress_nothing_is_printed(capsys, terminal):
@@ -73,7 +73,7 @@ def test_the_bar_includes_validation(terminal):
 
 def test_the_bar_ends_with_an_error(capsys, terminal):
     before = set(threading.enumerate())
-    with pytest.raises(tn.InputError):
+    with pytest.raises(tn.errors.InputError):
         tn.fit(network(), (data()[0], data()[1] + 1), epochs=1)
     for thread in set(threading.enumerate()) - before:
         # rich tells its thread to end, and does not wait for it.

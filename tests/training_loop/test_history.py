@@ -9,11 +9,11 @@ import torch_nano as tn
 
 def record(epoch, loss, **values):
     defaults = {"accuracy": None, "val_loss": None, "val_accuracy": None, "learning_rates": {"all": 0.1}}
-    return tn.EpochRecord(epoch=epoch, loss=loss, seconds=1.25, **(defaults | values))
+    return tn.training.EpochRecord(epoch=epoch, loss=loss, seconds=1.25, **(defaults | values))
 
 
 def history(*losses, **options):
-    return tn.History([record(epoch, loss) for epoch, loss in enumerate(losses)], **options)
+    return tn.training.History([record(epoch, loss) for epoch, loss in enumerate(losses)], **options)
 
 
 def test_it_is_a_sequence_with_columns():
@@ -44,27 +44,27 @@ def test_the_best_epoch_is_the_last_that_improves(losses, min_delta, best):
 
 def test_the_best_accuracy_is_the_highest():
     records = [record(e, 1.0, val_accuracy=a, val_loss=a) for e, a in enumerate([0.1, 0.9, 0.5])]
-    assert tn.History(records, monitor="val_accuracy").best_epoch == 1
-    assert tn.History(records).monitor == "val_loss" and tn.History(records).best_epoch == 0
+    assert tn.training.History(records, monitor="val_accuracy").best_epoch == 1
+    assert tn.training.History(records).monitor == "val_loss" and tn.training.History(records).best_epoch == 0
 
 
 def test_it_is_restored_from_json():
     first = history(2.0, 1.0, stopped="by hand", monitor="loss", min_delta=0.25)
-    second = tn.History.from_dict(json.loads(json.dumps(first.to_dict())))
+    second = tn.training.History.from_dict(json.loads(json.dumps(first.to_dict())))
     assert list(second) == list(first)
     assert (second.stopped, second.monitor, second.min_delta) == ("by hand", "loss", 0.25)
 
 
 @pytest.mark.parametrize("values", [{}, {"epochs": [{}], "monitor": "loss"}, []])
 def test_other_values_are_refused(values):
-    with pytest.raises(tn.InputError, match="not the values of a history"):
-        tn.History.from_dict(values)
+    with pytest.raises(tn.errors.InputError, match="not the values of a history"):
+        tn.training.History.from_dict(values)
 
 
 def test_the_table_shows_several_groups():
     records = [record(0, 1.0, learning_rates={"head": 0.1}),
                record(1, 0.5, learning_rates={"head": 0.1, "features": 0.003})]  # fmt: skip
-    lines = str(tn.History(records, stopped="enough")).splitlines()
+    lines = str(tn.training.History(records, stopped="enough")).splitlines()
     assert re.split(r" {2,}", lines[0].strip()) == [
         *("epoch", "loss", "seconds"),
         *("learning rate head", "learning rate features"),
@@ -72,7 +72,7 @@ def test_the_table_shows_several_groups():
     assert lines[2].split() == ["0", "1.0000", "1.2", "0.1"]
     assert lines[3].split() == ["1", "*", "0.5000", "1.2", "0.1", "0.003"]
     assert lines[4] == "stopped: enough"
-    assert repr(tn.History(records)) == "History(epochs=2, best_epoch=1)"
+    assert repr(tn.training.History(records)) == "History(epochs=2, best_epoch=1)"
 
 
 def test_the_table_is_plain_text_everywhere(monkeypatch, capsys):

@@ -41,7 +41,7 @@ def train(path: Path, *, epochs: int, start: int = 0, stop: bool = False) -> Any
         parts = (state(model), optimizer.state_dict(), scheduler.state_dict(), tn.frozen(model), modes, drawn)
         return copy.deepcopy(parts)
 
-    def stops(epoch: int, history: tn.History) -> None:
+    def stops(epoch: int, history: tn.training.History) -> None:
         raise Taken
 
     before = held()
@@ -59,9 +59,9 @@ def train(path: Path, *, epochs: int, start: int = 0, stop: bool = False) -> Any
             checkpoint=path,
             callbacks=[stops] if stop else [],
         )
-    except (Taken, tn.TrainingDivergedError):  # other numbers, with which the training goes on
+    except (Taken, tn.errors.TrainingDivergedError):  # other numbers, with which the training goes on
         return None
-    except (tn.FileFormatError, tn.CheckpointError) as error:
+    except (tn.errors.FileFormatError, tn.errors.CheckpointError) as error:
         assert len(str(error)) < 3000
         assert same(held(), before), f"a refusal has changed something: {error}"
         return error
@@ -94,7 +94,7 @@ def outcome(path: Path, content: bytes) -> Any:
 
 def test_a_good_checkpoint_is_loaded(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
     assert outcome(tmp_path / "run", saved[0]) is None
-    assert isinstance(outcome(tmp_path / "run", saved[1]), tn.CheckpointError)
+    assert isinstance(outcome(tmp_path / "run", saved[1]), tn.errors.CheckpointError)
 
 
 def test_checkpoints_with_changed_bytes_are_refused(saved: tuple[bytes, bytes], tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_unknown_names_are_refused(part: str, kind: str, saved: tuple[bytes, byt
         content = packed("training", 2, {**tree, part: names})
         assert content is not None
         error = outcome(tmp_path / "run", content)
-        assert isinstance(error, tn.FileFormatError)
+        assert isinstance(error, tn.errors.FileFormatError)
         assert f"'nothing' is among its {part} {kind}; the model has none of that name" in str(error)
 
 
@@ -161,7 +161,7 @@ def test_a_killed_training_leaves_the_checkpoint_before_or_the_next(tmp_path: Pa
     history = tn.fit(model, data(), epochs=1, seed=SEED, progress=False, checkpoint=path)
     before = path.read_bytes()
     optimizer = torch.optim.AdamW(model.parameters())
-    twice = tn.History([*history, *history])
+    twice = tn.training.History([*history, *history])
     trained = TrainingState(model, optimizer, None, twice, None, torch.device("cpu"), [])
     checkpoint = Checkpoint(path, archive.unpack("training", 2, before)["arguments"], 2)
     for _ in killed_at_each_step(lambda: checkpoint.write(trained)):

@@ -61,5 +61,5 @@ def test_a_model_of_one_argument_gets_the_pair_itself() -> None:
 
 
 def test_inputs_of_other_lengths_are_refused() -> None:
-    with pytest.raises(tn.InputError, match=r"\[40, 39, 40\] samples"):
+    with pytest.raises(tn.errors.InputError, match=r"\[40, 39, 40\] samples"):
         tn.fit(Two(), ((A, B[1:]), Y), epochs=1, progress=False)

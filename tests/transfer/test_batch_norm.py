@@ -41,7 +41,7 @@ def inputs_of_batch_norms(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
 @pytest.mark.parametrize("batch_size", [50, 16, 1])
 def test_the_statistics_are_those_of_all_data_at_once(net, x, batch_size):
     model = make(net)
-    names = tn.reestimate_batch_norm(model, x, batch_size=batch_size)
+    names = tn.transfer.reestimate_batch_norm(model, x, batch_size=batch_size)
     expected = inputs_of_batch_norms(model, x)
     assert names == list(expected)
     for name, numbers in expected.items():
@@ -56,7 +56,7 @@ def test_the_statistics_are_those_of_all_data_at_once(net, x, batch_size):
 def test_the_first_statistics_are_exact():
     """Nothing is computed in front of it, so only the rounding to float32 is left."""
     norm = nn.Sequential(nn.BatchNorm1d(3))
-    tn.reestimate_batch_norm(norm, SAMPLES, batch_size=7)
+    tn.transfer.reestimate_batch_norm(norm, SAMPLES, batch_size=7)
     numbers = SAMPLES.transpose(0, 1).flatten(1).double()
     # Half a unit in the last place of float32 is 6e-8.
     torch.testing.assert_close(norm[0].running_mean.double(), numbers.mean(1), rtol=6e-8, atol=0)
@@ -88,7 +88,7 @@ def test_it_brings_back_what_a_shift_of_the_inputs_takes():
 
     before = accuracy()
     # Labels are not needed, and the scored samples are not seen.
-    tn.reestimate_batch_norm(model, shifted_x[:150])
+    tn.transfer.reestimate_batch_norm(model, shifted_x[:150])
     assert before < 0.6 and accuracy() > 0.85, f"seed {SEED}"
 
 
@@ -103,8 +103,8 @@ def test_it_takes_every_kind_of_data(kind):
         "list of inputs": [x],
     }[kind]
     model, expected = make(ConvNet1d), make(ConvNet1d)
-    tn.reestimate_batch_norm(model, given)
-    tn.reestimate_batch_norm(expected, x)
+    tn.transfer.reestimate_batch_norm(model, given)
+    tn.transfer.reestimate_batch_norm(expected, x)
     assert equal(state(model), state(expected)) and not equal(state(model), state(make(ConvNet1d)))
 
 
@@ -112,7 +112,7 @@ def test_frozen_batch_norms_change_too_and_nothing_else():
     model = make(ConvNet1d).train()
     tn.freeze(model, "features")
     before, modes, hooks = state(model), [module.training for module in model.modules()], hooks_of(model)
-    tn.reestimate_batch_norm(model, SAMPLES)
+    tn.transfer.reestimate_batch_norm(model, SAMPLES)
     changed = {name for name, tensor in state(model).items() if not torch.equal(tensor, before[name])}
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     assert {name.rpartition(".")[2] for name in changed} <= set(buffers)
@@ -123,7 +123,7 @@ def test_frozen_batch_norms_change_too_and_nothing_else():
 def test_a_batch_norm_that_is_not_called_stays():
     model = make(ConvNet1d)
     model.unused = nn.BatchNorm1d(3)
-    assert tn.reestimate_batch_norm(model, SAMPLES) == ["features.1", "features.5"]
+    assert tn.transfer.reestimate_batch_norm(model, SAMPLES) == ["features.1", "features.5"]
     assert int(model.unused.num_batches_tracked) == 0
 
 
@@ -145,20 +145,20 @@ def not_finite() -> Tensor:
 @pytest.mark.parametrize(
     ("model", "x", "error", "message"),
     [
-        (nn.Linear(40, 3), SAMPLES, tn.InputError, "Linear has no batch norm with running statistics"),
-        (nn.BatchNorm1d(3, track_running_stats=False), SAMPLES, tn.InputError, "has no batch norm"),
-        (Twice(), SAMPLES, tn.InputError, "calls 'norm' 2 times"),
-        (make(ConvNet1d), [], tn.InputError, "no batches"),
-        (make(ConvNet1d), iter([SAMPLES]), tn.InputError, "only once"),
-        (make(ConvNet1d), [["a", "b"]], tn.InputError, "inputs of type str"),
-        (nn.Sequential(nn.BatchNorm1d(3)), torch.zeros(1, 3), tn.InputError, "one number per channel"),
-        (make(ConvNet1d), not_finite(), tn.NonFiniteError, "'features.1' gets NaN or infinity"),
+        (nn.Linear(40, 3), SAMPLES, tn.errors.InputError, "Linear has no batch norm with running statistics"),
+        (nn.BatchNorm1d(3, track_running_stats=False), SAMPLES, tn.errors.InputError, "has no batch norm"),
+        (Twice(), SAMPLES, tn.errors.InputError, "calls 'norm' 2 times"),
+        (make(ConvNet1d), [], tn.errors.InputError, "no batches"),
+        (make(ConvNet1d), iter([SAMPLES]), tn.errors.InputError, "only once"),
+        (make(ConvNet1d), [["a", "b"]], tn.errors.InputError, "inputs of type str"),
+        (nn.Sequential(nn.BatchNorm1d(3)), torch.zeros(1, 3), tn.errors.InputError, "one number per channel"),
+        (make(ConvNet1d), not_finite(), tn.errors.NonFiniteError, "'features.1' gets NaN or infinity"),
     ],
 )
 def test_what_cannot_be_estimated_is_explained_and_changes_nothing(model, x, error, message):
     before = state(model)
     with pytest.raises(error, match=message):
-        tn.reestimate_batch_norm(model, x, batch_size=16)
+        tn.transfer.reestimate_batch_norm(model, x, batch_size=16)
     assert equal(state(model), before) and hooks_of(model) == []
 
 
@@ -168,12 +168,12 @@ def test_a_failure_in_a_later_batch_norm_takes_back_the_first():
     with torch.no_grad():
         model.features[4].weight[0] = float("nan")
     before = copy.deepcopy(model.features[1].state_dict())
-    with pytest.raises(tn.NonFiniteError, match=r"'features\.5'"):
-        tn.reestimate_batch_norm(model, SAMPLES)
+    with pytest.raises(tn.errors.NonFiniteError, match=r"'features\.5'"):
+        tn.transfer.reestimate_batch_norm(model, SAMPLES)
     assert all(torch.equal(model.features[1].state_dict()[name], before[name]) for name in before)
 
 
 def test_a_quantized_model_that_has_folded_them_is_explained():
     qat = tn.prepare_qat(make(ConvNet1d), SAMPLES, calibrate=SAMPLES)
-    with pytest.raises(tn.InputError, match="QatModule calls none of its batch norms"):
-        tn.reestimate_batch_norm(qat, SAMPLES)
+    with pytest.raises(tn.errors.InputError, match="QatModule calls none of its batch norms"):
+        tn.transfer.reestimate_batch_norm(qat, SAMPLES)

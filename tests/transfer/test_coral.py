@@ -44,7 +44,7 @@ def test_alignment_halves_the_errors_on_the_target_without_its_labels():
             model = classifier(seed)
             options = {"epochs": 12, "learning_rate": 5e-3, "seed": seed, "progress": False}
             if kind == "aligned":
-                tn.coral_alignment(model, source, target, layer="3", **options)
+                tn.transfer.coral_alignment(model, source, target, layer="3", **options)
             else:
                 tn.fit(model, source, **options)
             with torch.no_grad():
@@ -68,10 +68,10 @@ def test_the_loss_is_that_by_hand():
                 covariances.append(products / (n - 1))
             total += float(covariances[0] - covariances[1]) ** 2
     # Float64, sums of 9 terms.
-    assert float(tn.coral_loss(source, target)) == pytest.approx(total / (4 * 16), rel=1e-12)
-    assert float(tn.coral_loss(source, source + 7)) == pytest.approx(0, abs=1e-24)
+    assert float(tn.transfer.coral_loss(source, target)) == pytest.approx(total / (4 * 16), rel=1e-12)
+    assert float(tn.transfer.coral_loss(source, source + 7)) == pytest.approx(0, abs=1e-24)
     inputs = (source.requires_grad_(), target.requires_grad_())
-    assert torch.autograd.gradcheck(tn.coral_loss, inputs)
+    assert torch.autograd.gradcheck(tn.transfer.coral_loss, inputs)
 
 
 def test_the_objective_is_that_by_hand():
@@ -81,8 +81,8 @@ def test_the_objective_is_that_by_hand():
     model = classifier(SEED, 3)
     features = [nn.Sequential(*model[:4])(inputs).detach() for inputs in (x, target)]
     task = functional.cross_entropy(model(x), y).detach()
-    expected = float(task + 5000 * tn.coral_loss(*features))
-    history = tn.coral_alignment(
+    expected = float(task + 5000 * tn.transfer.coral_loss(*features))
+    history = tn.transfer.coral_alignment(
         model, [(x, y)], target, [(x, y)], layer="3", weight=5000, epochs=1, progress=False
     )
     # Float32, sums in another order.
@@ -97,7 +97,7 @@ def test_without_weight_it_is_fit_but_for_rounding():
     aligned, fitted = classifier(SEED, 3), classifier(SEED, 3)
     batches = list(zip(x.split(32), y.split(32), strict=True))
     options = {"epochs": 2, "learning_rate": 1e-3, "progress": False}
-    tn.coral_alignment(aligned, batches, x, layer="3", weight=0.0, **options)
+    tn.transfer.coral_alignment(aligned, batches, x, layer="3", weight=0.0, **options)
     tn.fit(fitted, batches, **options)
     for name, tensor in state(aligned).items():
         # Gradients differ by float32 rounding; 6 steps of Adam of 1e-3 each.
@@ -107,7 +107,7 @@ def test_without_weight_it_is_fit_but_for_rounding():
 def test_batch_norms_see_both_domains():
     x, y = data(64)
     model = nn.Sequential(nn.BatchNorm1d(6, momentum=1.0), nn.Linear(6, 3))
-    tn.coral_alignment(model, [(x, y)], x + 10, layer="1", epochs=1, progress=False)
+    tn.transfer.coral_alignment(model, [(x, y)], x + 10, layer="1", epochs=1, progress=False)
     # Half of the samples are around 0, half around 10.
     torch.testing.assert_close(model[0].running_mean, x.mean(0) + 5, rtol=1e-5, atol=1e-5)
 
@@ -117,8 +117,8 @@ def test_everything_of_fit_works_with_it(tmp_path):
     target = x[:20] + 1
     options = {"layer": "head", "seed": SEED, "batch_size": 19, "progress": False, "early_stopping": None}
 
-    def align(model: nn.Module, **more) -> tn.History:
-        return tn.coral_alignment(model, (x, y), target, (x, y), **(options | {"epochs": 4} | more))
+    def align(model: nn.Module, **more) -> tn.training.History:
+        return tn.transfer.coral_alignment(model, (x, y), target, (x, y), **(options | {"epochs": 4} | more))
 
     expected, resumed = network(), network()
     tn.freeze(expected, "backbone.0")
@@ -129,14 +129,14 @@ def test_everything_of_fit_works_with_it(tmp_path):
     align(resumed, learning_rates={"head": 0.01}, checkpoint=tmp_path / "c.pt")
     assert equal(state(expected), state(resumed)) and torch.equal(weight, resumed.backbone[0].weight)
     assert history[-1].learning_rates.keys() == {"head", "other"} and history[-1].val_accuracy is not None
-    with pytest.raises(tn.CheckpointError, match="loss"):
+    with pytest.raises(tn.errors.CheckpointError, match="loss"):
         align(resumed, learning_rates={"head": 0.01}, checkpoint=tmp_path / "c.pt", weight=2.0)
 
 
 def test_a_last_batch_of_one_sample_counts_for_the_loss_alone():
     x, y = data(33)
     model = classifier(SEED, 3)
-    history = tn.coral_alignment(model, (x, y), x, layer="", batch_size=32, epochs=2, progress=False)
+    history = tn.transfer.coral_alignment(model, (x, y), x, layer="", batch_size=32, epochs=2, progress=False)
     assert len(history) == 2
 
 
@@ -144,7 +144,9 @@ def test_a_quantized_model_aligns_its_logits():
     x, y = data()
     qat = tn.prepare_qat(classifier(SEED, 3).eval(), x, calibrate=x)
     before = state(qat)
-    history = tn.coral_alignment(qat, (x, y), x + 1, layer="", epochs=4, learning_rate=0.01, progress=False)
+    history = tn.transfer.coral_alignment(
+        qat, (x, y), x + 1, layer="", epochs=4, learning_rate=0.01, progress=False
+    )
     assert history[-1].loss < history[0].loss and not equal(before, state(qat))
     assert torch.equal(qat.eval()(x), qat.to_nano()(x))
 
@@ -152,14 +154,14 @@ def test_a_quantized_model_aligns_its_logits():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"target": torch.zeros(5, 7)}, tn.InputError, r"source are \[6\], of the target \[7\]"),
-        ({"target": torch.zeros(1, 6)}, tn.InputError, "target has 1 samples"),
-        ({"target": "images"}, tn.InputError, "type str"),
-        ({"layer": "backbone.unused"}, tn.ModuleNameError, "'backbone.unused' but does not call it"),
-        ({"layer": "haed"}, tn.ModuleNameError, "did you mean 'head'"),
-        ({"weight": -1.0}, tn.FitError, "not negative"),
-        ({"source": (data()[0], data()[1] + 1)}, tn.InputError, "label 3"),
-        ({"source": []}, tn.InputError, "no batches"),
+        ({"target": torch.zeros(5, 7)}, tn.errors.InputError, r"source are \[6\], of the target \[7\]"),
+        ({"target": torch.zeros(1, 6)}, tn.errors.InputError, "target has 1 samples"),
+        ({"target": "images"}, tn.errors.InputError, "type str"),
+        ({"layer": "backbone.unused"}, tn.errors.ModuleNameError, "'backbone.unused' but does not call it"),
+        ({"layer": "haed"}, tn.errors.ModuleNameError, "did you mean 'head'"),
+        ({"weight": -1.0}, tn.errors.FitError, "not negative"),
+        ({"source": (data()[0], data()[1] + 1)}, tn.errors.InputError, "label 3"),
+        ({"source": []}, tn.errors.InputError, "no batches"),
     ],
 )
 def test_wrong_arguments_are_explained_before_anything_changes(options, error, message):
@@ -175,18 +177,18 @@ def test_wrong_arguments_are_explained_before_anything_changes(options, error, m
         "progress": False,
     } | options
     with pytest.raises(error, match=message):
-        tn.coral_alignment(model, arguments.pop("source"), arguments.pop("target"), **arguments)
+        tn.transfer.coral_alignment(model, arguments.pop("source"), arguments.pop("target"), **arguments)
     assert equal(state(model), before) and hooks_of(model) == [] and model.training
 
 
 def test_no_hook_stays():
     model = network()
-    tn.coral_alignment(model, data(), data()[0], layer="head", epochs=1, progress=False)
+    tn.transfer.coral_alignment(model, data(), data()[0], layer="head", epochs=1, progress=False)
     assert hooks_of(model) == []
 
 
 def test_wrong_features_are_explained():
-    with pytest.raises(tn.InputError, match=r"\[3, 4\] and \[3, 5\]; expected \[N, D\] and \[M, D\]"):
-        tn.coral_loss(torch.zeros(3, 4), torch.zeros(3, 5))
-    with pytest.raises(tn.InputError, match="at least 2 of each"):
-        tn.coral_loss(torch.zeros(3, 4), torch.zeros(1, 4))
+    with pytest.raises(tn.errors.InputError, match=r"\[3, 4\] and \[3, 5\]; expected \[N, D\] and \[M, D\]"):
+        tn.transfer.coral_loss(torch.zeros(3, 4), torch.zeros(3, 5))
+    with pytest.raises(tn.errors.InputError, match="at least 2 of each"):
+        tn.transfer.coral_loss(torch.zeros(3, 4), torch.zeros(1, 4))

@@ -40,7 +40,7 @@ def test_a_student_learns_more_from_60_digits_with_a_teacher_than_without(digits
         for kind in right:
             student = mlp(seed + 10, 16)
             if kind == "teacher":
-                tn.distillation(student, teacher, few, **options)
+                tn.transfer.distillation(student, teacher, few, **options)
             else:
                 tn.fit(student, few, **options)
             with torch.no_grad():
@@ -68,14 +68,14 @@ def test_the_loss_is_that_by_hand():
             q, p = softmax(given, temperature), softmax(expected, temperature)
             total += sum(pi * math.log(pi / qi) for pi, qi in zip(p, q, strict=True))
         # Float64, sums of a few terms.
-        loss = tn.distillation_loss(student, teacher, temperature)
+        loss = tn.transfer.distillation_loss(student, teacher, temperature)
         assert float(loss) == pytest.approx(temperature**2 * total / 4, rel=1e-12)
     # Of images every pixel is a sample.
     pixels = [logits.t().reshape(1, 5, 2, 2) for logits in (student, teacher)]
-    assert float(tn.distillation_loss(*pixels)) == pytest.approx(
-        float(tn.distillation_loss(student, teacher))
+    assert float(tn.transfer.distillation_loss(*pixels)) == pytest.approx(
+        float(tn.transfer.distillation_loss(student, teacher))
     )
-    assert torch.autograd.gradcheck(tn.distillation_loss, (student.requires_grad_(), teacher))
+    assert torch.autograd.gradcheck(tn.transfer.distillation_loss, (student.requires_grad_(), teacher))
 
 
 def test_the_objective_is_that_by_hand():
@@ -83,8 +83,8 @@ def test_the_objective_is_that_by_hand():
     student, teacher = network().backbone[:1].append(nn.Linear(16, 3)), network(1)
     expected_output = teacher.eval()(x)
     task = functional.cross_entropy(student(x), y)
-    expected = 0.3 * task + 0.7 * tn.distillation_loss(student(x), expected_output, 2.0)
-    history = tn.distillation(
+    expected = 0.3 * task + 0.7 * tn.transfer.distillation_loss(student(x), expected_output, 2.0)
+    history = tn.transfer.distillation(
         student, teacher, [(x, y)], [(x, y)], epochs=1, temperature=2.0, weight=0.7, progress=False
     )
     # Float32, sums in another order.
@@ -103,7 +103,7 @@ def test_weights_0_and_1_are_labels_only_and_teacher_only():
         if weight is None:
             tn.fit(model, (x, y), **options)
         else:
-            tn.distillation(model, network(1), (x, labels), weight=weight, **options)
+            tn.transfer.distillation(model, network(1), (x, labels), weight=weight, **options)
         states[weight, labels is y] = state(model)
     assert equal(states[0.0, True], states[None, True])
     # The teacher's classes alone: labels have no part in it.
@@ -119,7 +119,7 @@ def test_the_teacher_runs_in_evaluation_mode_and_does_not_change():
     handle = teacher.register_forward_hook(
         lambda module, *_: seen.append((module.training, torch.is_grad_enabled()))
     )
-    tn.distillation(student, teacher, data(), data(), epochs=1, batch_size=32, progress=False)
+    tn.transfer.distillation(student, teacher, data(), data(), epochs=1, batch_size=32, progress=False)
     handle.remove()
     # Once in the checks before the first epoch, then for each of 3 batches; validation asks for no teacher.
     assert seen == [(False, False)] * 4
@@ -139,7 +139,7 @@ def test_a_quantized_student_of_the_float_model(digits):
     agreement = []
     for epochs in (0, 8):
         if epochs:
-            tn.distillation(
+            tn.transfer.distillation(
                 student,
                 teacher,
                 (x, y),
@@ -157,18 +157,22 @@ def test_a_quantized_student_of_the_float_model(digits):
 
 def test_a_checkpoint_is_of_one_temperature(tmp_path):
     options = {"epochs": 1, "checkpoint": tmp_path / "c.pt", "progress": False}
-    tn.distillation(network(), network(1), data(), **options)
-    with pytest.raises(tn.CheckpointError, match="loss"):
-        tn.distillation(network(), network(1), data(), temperature=2.0, **options)
+    tn.transfer.distillation(network(), network(1), data(), **options)
+    with pytest.raises(tn.errors.CheckpointError, match="loss"):
+        tn.transfer.distillation(network(), network(1), data(), temperature=2.0, **options)
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"temperature": 0.0}, tn.FitError, "expected a finite number above 0"),
-        ({"weight": 1.5}, tn.FitError, "expected 0"),
-        ({"teacher": nn.Linear(6, 4)}, tn.InputError, r"student gives \[64, 3\] and the teacher \[64, 4\]"),
-        ({"train": (data()[0], data()[1] + 1)}, tn.InputError, "label 3"),
+        ({"temperature": 0.0}, tn.errors.FitError, "expected a finite number above 0"),
+        ({"weight": 1.5}, tn.errors.FitError, "expected 0"),
+        (
+            {"teacher": nn.Linear(6, 4)},
+            tn.errors.InputError,
+            r"student gives \[64, 3\] and the teacher \[64, 4\]",
+        ),
+        ({"train": (data()[0], data()[1] + 1)}, tn.errors.InputError, "label 3"),
     ],
 )
 def test_wrong_arguments_are_explained_before_anything_changes(options, error, message):
@@ -176,13 +180,13 @@ def test_wrong_arguments_are_explained_before_anything_changes(options, error, m
     before = state(student)
     arguments = {"teacher": network(1), "train": data(), "epochs": 1, "progress": False} | options
     with pytest.raises(error, match=message):
-        tn.distillation(student, arguments.pop("teacher"), arguments.pop("train"), **arguments)
+        tn.transfer.distillation(student, arguments.pop("teacher"), arguments.pop("train"), **arguments)
     assert equal(state(student), before) and hooks_of(student) == [] and student.training
 
 
 def test_a_student_of_itself_is_refused():
     model = network()
-    with pytest.raises(tn.InputError, match=r"copy\.deepcopy"):
-        tn.distillation(
-            tn.get_model_feature_extractor(model, "head"), model, data(), epochs=1, progress=False
+    with pytest.raises(tn.errors.InputError, match=r"copy\.deepcopy"):
+        tn.transfer.distillation(
+            tn.transfer.get_model_feature_extractor(model, "head"), model, data(), epochs=1, progress=False
         )

@@ -47,7 +47,7 @@ def test_the_head_gets_the_very_weights_of_training_with_the_frozen_part_in_the_
     # 96 samples in batches of 20: the last one is smaller.
     options = {"epochs": 4, "batch_size": 20, "seed": SEED, "learning_rate": 0.01, "progress": False}
     before = state(cached)
-    history = tn.feature_extraction(cached, exact_data(), exact_data(), head="head", **options)
+    history = tn.transfer.feature_extraction(cached, exact_data(), exact_data(), head="head", **options)
     tn.freeze(looped, "backbone.*")
     expected = tn.fit(looped, exact_data(), exact_data(), **options)
     assert equal(state(cached), state(looped))
@@ -60,7 +60,7 @@ def test_it_is_the_same_with_convolutions_and_batch_norm_but_for_rounding():
     x, y = inputs((3, 40), 90), torch.arange(90) % 5
     cached, looped = make(ConvNet1d), make(ConvNet1d)
     options = {"epochs": 3, "batch_size": 16, "seed": SEED, "learning_rate": 0.01, "progress": False}
-    tn.feature_extraction(cached, (x, y), head="classifier", **options)
+    tn.transfer.feature_extraction(cached, (x, y), head="classifier", **options)
     tn.freeze(looped)
     tn.unfreeze(looped, "classifier")
     tn.fit(looped, (x, y), **options)
@@ -77,7 +77,7 @@ def test_the_frozen_part_runs_once_over_the_data_however_many_epochs(epochs):
     counting = Counting()
     model.backbone.append(counting)
     x, y = data()
-    tn.feature_extraction(
+    tn.transfer.feature_extraction(
         model, (x, y), (x[:30], y[:30]), head="head", epochs=epochs, batch_size=20, progress=False
     )
     # 96 and 30 samples in batches of 20.
@@ -94,7 +94,7 @@ def test_an_epoch_without_the_backbone_takes_a_fraction_of_the_time():
         nn.Flatten(),
         nn.Linear(64, 3),
     )
-    cached = tn.feature_extraction(model, (x, y), head="2", epochs=4, progress=False)
+    cached = tn.transfer.feature_extraction(model, (x, y), head="2", epochs=4, progress=False)
     looped = tn.fit(model, (x, y), epochs=4, progress=False)
     # Far from the measured 1/40, so that a busy machine does not matter.
     assert min(cached["seconds"]) < min(looped["seconds"]) / 5
@@ -103,7 +103,7 @@ def test_an_epoch_without_the_backbone_takes_a_fraction_of_the_time():
 def test_only_the_head_changes_and_only_it_is_not_frozen_then():
     model = network().train()
     before = state(model)
-    tn.feature_extraction(model, data(), head="head", epochs=2, progress=False)
+    tn.transfer.feature_extraction(model, data(), head="head", epochs=2, progress=False)
     changed = {name for name, tensor in state(model).items() if not torch.equal(tensor, before[name])}
     assert changed == {"head.weight", "head.bias"}
     assert tn.frozen(model) == ["backbone", *(f"backbone.{index}" for index in range(4))]
@@ -116,7 +116,7 @@ def test_it_learns():
     model = network()
     tn.fit(model, data(), epochs=10, learning_rate=0.02, seed=SEED, progress=False)
     nn.init.zeros_(model.head.weight)
-    history = tn.feature_extraction(
+    history = tn.transfer.feature_extraction(
         model,
         data(),
         data(300, SEED + 1),
@@ -133,7 +133,7 @@ def test_it_learns():
 def test_features_are_those_of_evaluation_mode_in_the_order_of_the_data():
     model = network().train()
     x, y = data()
-    cached = tn.extract_features(model, (x, y), "head", batch_size=20)
+    cached = tn.transfer.extract_features(model, (x, y), "head", batch_size=20)
     model.backbone.eval()
     features, targets = cached.tensors
     # Batches of 20 and of 96 may sum in another order.
@@ -151,14 +151,14 @@ def test_it_takes_every_kind_of_data(kind):
         "loader": DataLoader(dataset, batch_size=20),
         "list": list(zip(x.split(20), y.split(20), strict=True)),
     }[kind]
-    cached = tn.extract_features(network(), given, "head", batch_size=20)
-    expected = tn.extract_features(network(), (x, y), "head", batch_size=20)
+    cached = tn.transfer.extract_features(network(), given, "head", batch_size=20)
+    expected = tn.transfer.extract_features(network(), (x, y), "head", batch_size=20)
     assert all(torch.equal(a, b) for a, b in zip(cached.tensors, expected.tensors, strict=True))
 
 
 def test_a_head_that_works_in_place_does_not_change_the_features():
     model = nn.Sequential(nn.Linear(6, 8), nn.Sequential(nn.ReLU(inplace=True), nn.Linear(8, 3)))
-    features = tn.extract_features(model, data(), "1").tensors[0]
+    features = tn.transfer.extract_features(model, data(), "1").tensors[0]
     assert torch.equal(features, torch.cat([model[0](x) for x in data()[0].split(64)])) and features.min() < 0
 
 
@@ -188,13 +188,13 @@ class GoesOn(nn.Module):
 @pytest.mark.parametrize(
     ("how", "head", "error", "message"),
     [
-        ("after", "head", tn.InputError, "goes on after 'head'"),
-        ("in place", "head", tn.InputError, "goes on after 'head'"),
-        ("twice", "head", tn.InputError, "calls 'head' 2 times"),
-        ("keyword", "head", tn.InputError, "more than one tensor"),
-        ("never", "unused", tn.ModuleNameError, "'unused' but does not call it"),
-        ("after", "haed", tn.ModuleNameError, r"'haed'.*did you mean.*'head'"),
-        ("after", "", tn.InputError, "nothing would be frozen"),
+        ("after", "head", tn.errors.InputError, "goes on after 'head'"),
+        ("in place", "head", tn.errors.InputError, "goes on after 'head'"),
+        ("twice", "head", tn.errors.InputError, "calls 'head' 2 times"),
+        ("keyword", "head", tn.errors.InputError, "more than one tensor"),
+        ("never", "unused", tn.errors.ModuleNameError, "'unused' but does not call it"),
+        ("after", "haed", tn.errors.ModuleNameError, r"'haed'.*did you mean.*'head'"),
+        ("after", "", tn.errors.InputError, "nothing would be frozen"),
     ],
 )
 def test_a_head_that_cannot_be_trained_alone_is_explained_and_nothing_changes(how, head, error, message):
@@ -202,7 +202,7 @@ def test_a_head_that_cannot_be_trained_alone_is_explained_and_nothing_changes(ho
     tn.freeze(model, "backbone")
     before = state(model)
     with pytest.raises(error, match=message):
-        tn.feature_extraction(model, data(), head=head, epochs=1, progress=False)
+        tn.transfer.feature_extraction(model, data(), head=head, epochs=1, progress=False)
     assert tn.frozen(model) == ["backbone"] and model.head.weight.requires_grad and model.head.training
     assert equal(state(model), before) and not model.head._forward_hooks and not model.head._forward_pre_hooks
 
@@ -210,23 +210,23 @@ def test_a_head_that_cannot_be_trained_alone_is_explained_and_nothing_changes(ho
 def test_a_quantized_model_whose_children_do_not_run_is_explained():
     model = network().eval()
     qat = tn.prepare_qat(model, data()[0], calibrate=data()[0])
-    with pytest.raises(tn.ModuleNameError, match="with the float model, before prepare_qat"):
-        tn.feature_extraction(qat, data(), head="head", epochs=1, progress=False)
+    with pytest.raises(tn.errors.ModuleNameError, match="with the float model, before prepare_qat"):
+        tn.transfer.feature_extraction(qat, data(), head="head", epochs=1, progress=False)
 
 
 def test_a_head_that_shares_a_weight_with_the_frozen_part_is_explained():
     model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6))
     model[1].weight = model[0].weight
-    with pytest.raises(tn.FreezeError, match="one parameter cannot be both"):
-        tn.feature_extraction(model, data(), head="1", epochs=1, progress=False)
+    with pytest.raises(tn.errors.FreezeError, match="one parameter cannot be both"):
+        tn.transfer.feature_extraction(model, data(), head="1", epochs=1, progress=False)
     assert tn.frozen(model) == [] and model[0].weight.requires_grad
 
 
 def test_what_fit_refuses_leaves_the_model_as_it_was():
     model = network()
     x, y = data()
-    with pytest.raises(tn.InputError, match="label 3"):
-        tn.feature_extraction(model, (x, y + 1), head="head", epochs=1, progress=False)
+    with pytest.raises(tn.errors.InputError, match="label 3"):
+        tn.transfer.feature_extraction(model, (x, y + 1), head="head", epochs=1, progress=False)
     assert tn.frozen(model) == [] and all(p.requires_grad for p in model.parameters())
-    with pytest.raises(tn.InputError, match="no batches"):
-        tn.extract_features(copy.deepcopy(model), [], "head")
+    with pytest.raises(tn.errors.InputError, match="no batches"):
+        tn.transfer.extract_features(copy.deepcopy(model), [], "head")

@@ -16,7 +16,7 @@ def changed(model: nn.Module, before: dict[str, torch.Tensor]) -> set[str]:
 def test_the_named_parts_learn_at_their_rates_and_all_else_is_frozen():
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
     before = state(model)
-    history = tn.fine_tuning(
+    history = tn.transfer.fine_tuning(
         model,
         data(),
         learning_rates={"2": 1e-4, "4": 1e-2},
@@ -37,7 +37,7 @@ def test_the_named_parts_learn_at_their_rates_and_all_else_is_frozen():
 def test_a_glob_includes_what_is_inside_and_the_first_match_wins():
     model = network()
     rates = {"backbone.0": 1e-5, "backbone.*": 1e-4, "head": 1e-3}
-    history = tn.fine_tuning(model, data(), learning_rates=rates, epochs=1, progress=False)
+    history = tn.transfer.fine_tuning(model, data(), learning_rates=rates, epochs=1, progress=False)
     assert history[0].learning_rates == rates and tn.frozen(model) == []
 
 
@@ -50,7 +50,7 @@ def test_small_rates_keep_what_was_learnt_before():
         before = state(model)["backbone.0.weight"]
         x, y = data()
         rates = {"backbone.*": rate, "head": 1e-2}
-        history = tn.fine_tuning(
+        history = tn.transfer.fine_tuning(
             model, (x, (y + 1) % 3), learning_rates=rates, epochs=8, seed=SEED, progress=False
         )
         assert history[-1].loss < history[0].loss
@@ -66,12 +66,14 @@ def test_a_quantized_model_is_tuned_by_the_same_names(gradual):
     rates = {"head": 1e-2, "backbone.0": 1e-3}
     if gradual:
         schedule = {0: ["head"], 3: ["backbone.0"]}
-        history = tn.gradual_unfreezing(
+        history = tn.transfer.gradual_unfreezing(
             qat, (x, y), schedule=schedule, epochs=6, learning_rates=rates, seed=SEED, progress=False
         )
         assert history[0].learning_rates == {"head": 1e-2}
     else:
-        history = tn.fine_tuning(qat, (x, y), learning_rates=rates, epochs=6, seed=SEED, progress=False)
+        history = tn.transfer.fine_tuning(
+            qat, (x, y), learning_rates=rates, epochs=6, seed=SEED, progress=False
+        )
     assert history[-1].learning_rates == rates and history[-1].loss < history[0].loss
     assert {"head.weight", "backbone.0.weight"} <= changed(qat, before)
     assert torch.equal(qat.eval()(x), qat.to_nano()(x))
@@ -80,13 +82,13 @@ def test_a_quantized_model_is_tuned_by_the_same_names(gradual):
 def test_wrong_rates_are_explained_and_nothing_is_frozen():
     model = network()
     for rates, error, message in (
-        ({}, tn.FitError, "learning_rates is empty"),
-        ({"haed": 1e-3}, tn.ModuleNameError, "did you mean 'head'"),
-        ({"*": 1e-3, "head": 1e-2}, tn.FitError, "give the narrower glob first"),
-        ({"head": -1.0}, tn.FitError, "expected a positive number"),
+        ({}, tn.errors.FitError, "learning_rates is empty"),
+        ({"haed": 1e-3}, tn.errors.ModuleNameError, "did you mean 'head'"),
+        ({"*": 1e-3, "head": 1e-2}, tn.errors.FitError, "give the narrower glob first"),
+        ({"head": -1.0}, tn.errors.FitError, "expected a positive number"),
     ):
         with pytest.raises(error, match=message):
-            tn.fine_tuning(model, data(), learning_rates=rates, epochs=1, progress=False)
+            tn.transfer.fine_tuning(model, data(), learning_rates=rates, epochs=1, progress=False)
         assert tn.frozen(model) == [] and all(p.requires_grad for p in model.parameters())
 
 
@@ -99,7 +101,7 @@ def adam(model: nn.Module) -> torch.optim.Adam:
 
 
 def test_fine_tune_has_the_promised_signature():
-    parameters = inspect.signature(tn.fine_tune).parameters
+    parameters = inspect.signature(tn.transfer.fine_tune).parameters
     assert [(name, parameter.default) for name, parameter in parameters.items()] == [
         ("model", inspect.Parameter.empty),
         ("optimizer", inspect.Parameter.empty),
@@ -122,7 +124,9 @@ def test_fine_tune_is_fit_for_lists_and_tensors():
         model = network()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            histories.append(tn.fine_tune(model, adam(model), samples, labels, samples, labels, epochs=4))
+            histories.append(
+                tn.transfer.fine_tune(model, adam(model), samples, labels, samples, labels, epochs=4)
+            )
         states.append(state(model))
     assert equal(*states) and histories[0] == histories[1]
     fitted = network()
@@ -143,9 +147,9 @@ def test_fine_tune_is_fit_for_lists_and_tensors():
 
 def test_fine_tune_trains_what_a_transfer_model_leaves_trainable():
     base = network().backbone
-    model = tn.TransferModel(base, nn.Linear(16, 3), fine_tune_layers=["1"])
+    model = tn.transfer.TransferModel(base, nn.Linear(16, 3), fine_tune_layers=["1"])
     before = state(model)
-    tn.fine_tune(model, adam(model), *as_lists(*data()), epochs=1)
+    tn.transfer.fine_tune(model, adam(model), *as_lists(*data()), epochs=1)
     names = {name.rpartition(".")[0] for name in changed(model, before)}
     assert names == {"base_model.1", "new_layers"}
 
@@ -153,7 +157,7 @@ def test_fine_tune_trains_what_a_transfer_model_leaves_trainable():
 def test_without_validation_data_and_without_classes_columns_are_empty():
     model = nn.Linear(6, 1)
     x = data()[0]
-    history = tn.fine_tune(model, adam(model), list(x), list(x[:, :1]), epochs=5)
+    history = tn.transfer.fine_tune(model, adam(model), list(x), list(x[:, :1]), epochs=5)
     assert [len(history[name]) for name in ("val_loss", "train_accuracy", "val_accuracy")] == [0, 0, 0]
     assert history["train_loss"][-1] < history["train_loss"][0]
 
@@ -172,7 +176,7 @@ def test_early_stopping_restores_the_best_weights_and_calls_every_callback_of_ev
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-        history = tn.fine_tune(
+        history = tn.transfer.fine_tune(
             model,
             optimizer,
             x,
@@ -197,23 +201,23 @@ def test_early_stopping_without_validation_data_watches_the_training_loss():
     # One sample many times: whatever its order, the loss is the same.
     x, y = (part[:1].repeat_interleave(32, 0) for part in data())
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-30)
-    history = tn.fine_tune(model, optimizer, x, y, epochs=9, early_stopping=True, patience=2)
+    history = tn.transfer.fine_tune(model, optimizer, x, y, epochs=9, early_stopping=True, patience=2)
     assert len(history["train_loss"]) == 3
 
 
 def test_a_callback_can_stop_the_training():
     def enough(epoch: int, history: dict[str, list[float]]) -> None:
         if epoch == 1:
-            raise tn.StopTraining("enough")
+            raise tn.training.StopTraining("enough")
 
     model = network()
-    history = tn.fine_tune(model, adam(model), *data(), epochs=9, callbacks=[enough])
+    history = tn.transfer.fine_tune(model, adam(model), *data(), epochs=9, callbacks=[enough])
     assert len(history["train_loss"]) == 2
 
 
 def test_a_custom_loss_is_used():
     model = network()
-    history = tn.fine_tune(
+    history = tn.transfer.fine_tune(
         model, adam(model), *data(), epochs=1, loss_fn=lambda output, target: output.square().mean() + 100
     )
     assert history["train_loss"][0] > 100
@@ -230,5 +234,5 @@ def test_wrong_data_is_explained():
         ((x, y[:-1]), "as many targets as inputs"),
         ((x, y + 1), "label 3"),
     ):
-        with pytest.raises(tn.InputError, match=message):
-            tn.fine_tune(model, adam(model), *arguments, epochs=1)
+        with pytest.raises(tn.errors.InputError, match=message):
+            tn.transfer.fine_tune(model, adam(model), *arguments, epochs=1)

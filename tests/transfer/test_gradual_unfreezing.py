@@ -17,9 +17,9 @@ def three_layers() -> nn.Sequential:
         return nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def unfreeze_gradually(model: nn.Module, **options) -> tn.History:
+def unfreeze_gradually(model: nn.Module, **options) -> tn.training.History:
     given = {"schedule": SCHEDULE, "epochs": 6, "learning_rates": RATES, "seed": SEED, "progress": False}
-    return tn.gradual_unfreezing(model, data(), **(given | options))
+    return tn.transfer.gradual_unfreezing(model, data(), **(given | options))
 
 
 def test_every_layer_begins_to_change_in_its_epoch():
@@ -44,7 +44,7 @@ def test_it_is_an_optimizer_whose_groups_grow():
     x, y = data()
     model, by_hand = three_layers(), three_layers()
     batch = [(x, y)]
-    tn.gradual_unfreezing(
+    tn.transfer.gradual_unfreezing(
         model, batch, schedule=SCHEDULE, epochs=6, learning_rates=RATES, seed=SEED, progress=False
     )
     by_hand.requires_grad_(False)
@@ -94,7 +94,7 @@ def test_an_interrupted_training_resumes_exactly(tmp_path, interrupted):
     expected = three_layers()
     unfreeze_gradually(expected)
 
-    def interrupt(epoch: int, history: tn.History) -> None:
+    def interrupt(epoch: int, history: tn.training.History) -> None:
         if epoch == interrupted:
             raise RuntimeError("power failure")
 
@@ -111,14 +111,18 @@ def test_an_interrupted_training_resumes_exactly(tmp_path, interrupted):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"schedule": {1: ["4"]}}, tn.FitError, "has no epoch 0"),
-        ({"schedule": {}}, tn.FitError, "has no epoch 0"),
-        ({"schedule": {0: ["4"], 6: ["2"]}}, tn.FitError, "the epoch 6; expected whole numbers from 0 to 5"),
-        ({"schedule": {0: "4"}}, tn.FitError, "expected a list of names"),
-        ({"schedule": {0: []}}, tn.FitError, "expected a list of names"),
-        ({"schedule": {0: ["4"], 2: ["7"]}}, tn.ModuleNameError, "matches '7'"),
-        ({"schedule": {0: ["4"], 2: ["2"]}}, tn.FitError, "unfreezes nothing that '0' matches"),
-        ({"learning_rate": 0.0}, tn.FitError, "expected a positive number"),
+        ({"schedule": {1: ["4"]}}, tn.errors.FitError, "has no epoch 0"),
+        ({"schedule": {}}, tn.errors.FitError, "has no epoch 0"),
+        (
+            {"schedule": {0: ["4"], 6: ["2"]}},
+            tn.errors.FitError,
+            "the epoch 6; expected whole numbers from 0 to 5",
+        ),
+        ({"schedule": {0: "4"}}, tn.errors.FitError, "expected a list of names"),
+        ({"schedule": {0: []}}, tn.errors.FitError, "expected a list of names"),
+        ({"schedule": {0: ["4"], 2: ["7"]}}, tn.errors.ModuleNameError, "matches '7'"),
+        ({"schedule": {0: ["4"], 2: ["2"]}}, tn.errors.FitError, "unfreezes nothing that '0' matches"),
+        ({"learning_rate": 0.0}, tn.errors.FitError, "expected a positive number"),
     ],
 )
 def test_wrong_schedules_are_explained_before_anything_changes(options, error, message):
@@ -133,8 +137,8 @@ def test_wrong_schedules_are_explained_before_anything_changes(options, error, m
 def test_an_optimizer_without_what_is_unfrozen_later_is_refused_at_the_start():
     model = three_layers()
     optimizer = torch.optim.SGD(model[4].parameters(), lr=0.1)
-    with pytest.raises(tn.FitError, match=r"has not got '0.weight' and 3 more.*model.parameters\(\)"):
+    with pytest.raises(tn.errors.FitError, match=r"has not got '0.weight' and 3 more.*model.parameters\(\)"):
         unfreeze_gradually(model, optimizer=optimizer, learning_rates=None)
-    with pytest.raises(tn.FitError, match="for the optimizer that fit makes"):
+    with pytest.raises(tn.errors.FitError, match="for the optimizer that fit makes"):
         unfreeze_gradually(model, optimizer=torch.optim.SGD(model.parameters(), lr=0.1))
     assert tn.frozen(model) == []

@@ -12,9 +12,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from torch_nano import ChipError, TorchNanoError
+from torch_nano import TorchNanoError
 from torch_nano.chips import Chip, chip, chips
 from torch_nano.compile.profile import layer_counts
+from torch_nano.errors import ChipError
 from torch_nano.fits.variant import Variant
 
 from . import board_test, build, image, ports, programmers, size

@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch_nano as tn
 from numpy.typing import NDArray
-from torch_nano import Device, DeviceError, DeviceInfo
+from torch_nano import Device
+from torch_nano.device import DeviceInfo
+from torch_nano.errors import DeviceError
 
 from .boards import Board
 from .errors import FirmwareError
@@ -113,7 +115,7 @@ def test(
 
     Raises:
         HeadInFlash: the board's flash has a head.
-        torch_nano.DeviceError: the board does not answer, or runs another model.
+        torch_nano.errors.DeviceError: the board does not answer, or runs another model.
         PortError: the board has no reset line.
         NotRestarted: the reset line has no effect.
     """

@@ -9,8 +9,10 @@ from typing import Any, Protocol
 
 import serial
 from esp_pylib.serial_reset import PIN_HIGH, hard_reset, set_dtr
-from torch_nano import ConnectionFailed, ConnectionLost, Device, DeviceTimeout, QemuBoard
+from torch_nano import Device
+from torch_nano.device import QemuBoard
 from torch_nano.device.transport.streams import PortStream
+from torch_nano.errors import ConnectionFailed, ConnectionLost, DeviceTimeout
 
 from .errors import PortError
 from .ports import Port
@@ -35,13 +37,13 @@ class Board(Protocol):
         """A client of the board, which ends the former one.
 
         Raises:
-            torch_nano.DeviceError: it does not answer, or runs another model.
+            torch_nano.errors.DeviceError: it does not answer, or runs another model.
         """
 
     def cut_power(self) -> None:
         """Restarts the board in the middle of what it does: only its flash is left.
 
-        The present client's request then fails with a torch_nano.DeviceError.
+        The present client's request then fails with a torch_nano.errors.DeviceError.
 
         Raises:
             PortError: the board cannot be restarted from here.

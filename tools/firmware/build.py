@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import torch_nano as tn
-from torch_nano import FileFormatError
 from torch_nano.arguments import image_of
 from torch_nano.chips import Chip, chips
 from torch_nano.compile.image_fit import image_fit
+from torch_nano.errors import FileFormatError
 from torch_nano.fits.chip_fit import ChipFit
 from torch_nano.fits.variant import Variant
 
@@ -43,7 +43,8 @@ def exported(model: Path, chip: Chip | None = None, variant: Variant = Variant.S
         ModelTooLarge: it does not fit.
         FirmwareError: the firmware does not build for this chip.
         ModelMissing: there is neither an exported model nor a file.
-        torch_nano.FileFormatError: the file is no saved model, or the folder's image is of another version.
+        torch_nano.errors.FileFormatError: the file is no saved model, or the folder's image is of another
+            version.
         OSError: the folder's image cannot be read.
     """
     if chip is not None:

@@ -10,6 +10,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+__all__ = [
+    "AccuracyWarning",
+    "BoardError",
+    "BoardStopped",
+    "BoardTimeout",
+    "CalibrationWarning",
+    "CaptureError",
+    "ChannelRangeWarning",
+    "CheckpointError",
+    "ChipError",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "CycleModelError",
+    "DeviceError",
+    "DeviceRestarted",
+    "DeviceTimeout",
+    "ExportError",
+    "FileFormatError",
+    "FitError",
+    "FreezeError",
+    "HeadError",
+    "HeadWarning",
+    "InputError",
+    "LabelError",
+    "MissingFileError",
+    "ModuleNameError",
+    "NonFiniteError",
+    "QuantizationError",
+    "RecordError",
+    "SizeWarning",
+    "StreamError",
+    "TooLargeError",
+    "TorchNanoError",
+    "TorchNanoWarning",
+    "TrainingDivergedError",
+    "UnsupportedError",
+    "UnsupportedNode",
+    "UpdateError",
+    "WrongModelError",
+]
+
 
 class TorchNanoError(Exception):
     """Base class of all errors of this package."""
@@ -248,6 +289,45 @@ class DeviceTimeout(DeviceError, TimeoutError):
 
 class DeviceRestarted(DeviceError):
     """The device has restarted and lost what was not saved. It did not execute the request after that."""
+
+
+class BoardError(ConnectionFailed):
+    """The board cannot be started, or was closed."""
+
+
+class BoardStopped(BoardError, ConnectionLost):
+    """The board stopped, with `exit_status` and its `last_output` (text)."""
+
+    def __init__(self, exit_status: int, last_output: str) -> None:
+        self.exit_status = exit_status
+        self.last_output = last_output
+        super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
+
+
+class BoardTimeout(BoardError, DeviceTimeout):
+    """The board did not send or accept a byte in time; `last_output` is the text that it printed before."""
+
+    def __init__(self, action: str, seconds: float, last_output: str) -> None:
+        self.last_output = last_output
+        printed = f"its last output:\n{last_output}" if last_output else "it printed nothing"
+        super().__init__(
+            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); {printed}"
+        )
+
+
+class CycleModelError(ConnectionFailed):
+    """QEMU cannot load the cycle model; `last_output` is what it printed."""
+
+    def __init__(self, last_output: str) -> None:
+        self.last_output = last_output
+        super().__init__(
+            "QEMU cannot load the cycle model, which needs QEMU 7.2 or newer, built with plugins (as "
+            f"Debian's). QEMU printed:\n{last_output}"
+        )
+
+
+class RecordError(TorchNanoError, ValueError):
+    """A record cannot be made, or a file is not a record of this version and model; names the line."""
 
 
 def in_module(error: Exception, module_path: str, way_out: str = "") -> TorchNanoError:

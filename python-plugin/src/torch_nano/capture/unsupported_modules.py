@@ -16,7 +16,7 @@ from ..modules.modes import evaluation_mode
 from ..modules.watching import watching
 from .refusals import FAKE_QUANTIZATION
 
-_BEFORE = "convert what is in front of it (torch_nano.get_model_feature_extractor)"
+_BEFORE = "convert what is in front of it (torch_nano.transfer.get_model_feature_extractor)"
 #: Classes -> the reason, and what to write instead.
 _UNSUPPORTED: tuple[tuple[tuple[type[nn.Module], ...], str, str], ...] = (
     (

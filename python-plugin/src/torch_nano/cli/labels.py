@@ -21,7 +21,8 @@ class Labels:
     """The labels of a device's head.
 
     Args:
-        target: the kind of its targets (:attr:`torch_nano.DeviceInfo.target`); None, without a head: "class".
+        target: the kind of its targets (:attr:`torch_nano.device.DeviceInfo.target`); None, without a head:
+            "class".
         classes: number of classes.
         names: of the classes; "" for one without a name.
     """

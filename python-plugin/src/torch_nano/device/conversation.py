@@ -68,7 +68,7 @@ class Conversation:
         self._info: DeviceInfo
         #: The id of the model whose inputs and outputs are in `info`; None: not known yet.
         self._described: int | None = None
-        #: Called for each change; see :func:`torch_nano.record`.
+        #: Called for each change; see :func:`torch_nano.device.record`.
         self.observers: list[Observer] = []
         self._is_changing = False
         #: The training that an error has left open.

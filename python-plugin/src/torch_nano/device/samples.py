@@ -251,7 +251,7 @@ def label_fields(label: Any, target: str, classes: int, names: Sequence[str]) ->
     ({'bits': 5}, {'value': 2048})
 
     Args:
-        target: the head's kind of targets, :attr:`torch_nano.DeviceInfo.target`.
+        target: the head's kind of targets, :attr:`torch_nano.device.DeviceInfo.target`.
 
     Raises:
         LabelError: there is no such class, or the head learns from other labels.

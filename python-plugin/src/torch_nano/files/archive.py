@@ -99,7 +99,7 @@ def _opening(content: bytes) -> str:
     if content.startswith(b"PK"):
         return "a zip archive, as torch.save and numpy.savez write (torch.load and numpy.load read them)"
     if content.startswith(b"NANO"):
-        return "an image for a device (tn.QemuBoard(Path(...).read_bytes()) runs it)"
+        return "an image for a device (tn.device.QemuBoard(Path(...).read_bytes()) runs it)"
     return f"{len(content)} bytes that begin with {content[:12]!r}"
 
 

@@ -211,12 +211,12 @@ class Head(nn.Module):
         >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
         >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
         >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
-        >>> features, devices = nano.features_int8(x), [tn.LdaHead(nano.image) for _ in range(2)]
+        >>> features, devices = nano.features_int8(x), [tn.heads.LdaHead(nano.image) for _ in range(2)]
         >>> for device, part in zip(devices, (slice(0, 20), slice(20, 64))):
         ...     device.fit(features[part], y[part])
         >>> nano.head.aggregate((device, 1) for device in devices)
         {}
-        >>> both = tn.LdaHead(nano.image)
+        >>> both = tn.heads.LdaHead(nano.image)
         >>> both.fit(features, y)
         >>> nano.head.state() == both.state()
         True

@@ -13,7 +13,7 @@ class LayersHead(SgdHead):
     """The last layers of a network, trained by stochastic gradient descent and backpropagation in integers.
 
     `to_nano(train_last=2)` makes it from layers that are Linear or 1x1 convolutions. The methods are those of
-    :class:`torch_nano.SgdHead`. nano-core (`train::LayersHead`) documents the arithmetic and its bounds.
+    :class:`~torch_nano.heads.SgdHead`. nano-core (`train::LayersHead`) has the arithmetic and its bounds.
 
     >>> import torch, torch_nano as tn
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))

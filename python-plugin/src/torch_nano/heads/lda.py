@@ -24,7 +24,7 @@ class LdaHead(SumsHead):
     >>> head.fit(features, y)
     >>> head
     LdaHead(features=8, classes=3, capacity=5)
-    >>> other = tn.LdaHead(nano.image)
+    >>> other = tn.heads.LdaHead(nano.image)
     >>> other.fit(features.flip(0), y.flip(0))
     >>> other.state() == head.state()
     True

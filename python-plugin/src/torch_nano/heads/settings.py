@@ -16,7 +16,7 @@ Loss = Literal["cross_entropy", "binary", "squared"]
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent, from the layer's weights on: :class:`torch_nano.SgdHead`.
+    """Stochastic gradient descent, from the layer's weights on: :class:`torch_nano.heads.SgdHead`.
 
     Args:
         learning_rate: of the real-valued step; above 0. "auto": three quarters of the largest with which a
@@ -90,8 +90,8 @@ class SGD:
 
 @dataclass(frozen=True)
 class LDA:
-    """Linear discriminant analysis in one pass: :class:`torch_nano.LdaHead`. Without a start it does not use
-    the layer's weights.
+    """Linear discriminant analysis in one pass: :class:`torch_nano.heads.LdaHead`. Without a start it does
+    not use the layer's weights.
 
     Args:
         shrinkage: how far the covariance is shrunk towards the identity, relative to the mean variance, in
@@ -130,7 +130,7 @@ class LDA:
 
 @dataclass(frozen=True)
 class Prototype:
-    """Nearest class mean: :class:`torch_nano.PrototypeHead`. It does not use the layer's weights.
+    """Nearest class mean: :class:`torch_nano.heads.PrototypeHead`. It does not use the layer's weights.
 
     Args:
         capacity: the largest number of classes; None: those of the layer.

@@ -22,11 +22,11 @@ class Start:
     """Lets a head start from what the factory's samples say: :class:`torch_nano.heads.LDA` and
     :class:`torch_nano.heads.Prototype`.
 
-    Until an :class:`torch_nano.LdaHead` has learnt, it is the layer that is shipped; a
-    :class:`torch_nano.PrototypeHead` finds the nearest of the factory's means. Then the factory's means, and
-    the LdaHead's spread, count as some samples of each class, which the user's samples move. On the device a
-    mean counts the less, the farther this user's classes are from the factory's (nano-core's `train::start`
-    has the formula), and what all classes have moved by also moves those that the user has not taught.
+    Until an LdaHead has learnt, it is the layer that is shipped; a PrototypeHead finds the nearest of the
+    factory's means. Then the factory's means, and the LdaHead's spread, count as some samples of each class,
+    which the user's samples move. On the device a mean counts the less, the farther this user's classes are
+    from the factory's (nano-core's `train::start` has the formula), and what all classes have moved by also
+    moves those that the user has not taught.
 
     >>> import torch, torch_nano as tn
     >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))

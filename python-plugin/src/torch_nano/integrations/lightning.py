@@ -10,7 +10,7 @@ from ..qat.stages import fold_batch_norm, freeze_ranges
 
 
 class QatSchedule(Callback):
-    """Folds the batch norms and freezes the ranges of every :class:`torch_nano.QatModule` of a model.
+    """Folds the batch norms and freezes the ranges of every :class:`torch_nano.qat.QatModule` of a model.
 
     Each happens at the start of an epoch, counted from 0; a run that is resumed after that epoch does it at
     once.

@@ -147,8 +147,8 @@ def get_model_feature_extractor(model: nn.Module, output_layer: str) -> FeatureE
     it.
 
     It shares its modules with `model`: training or freezing one affects the other. It can be trained,
-    exported and made the base of a :class:`~torch_nano.TransferModel`; the image has nothing that comes after
-    `output_layer`.
+    exported and made the base of a :class:`~torch_nano.transfer.TransferModel`; the image has nothing that
+    comes after `output_layer`.
 
     Args:
         output_layer: as in `model.named_modules()`.

@@ -80,7 +80,7 @@ def fine_tune(
     in lists.
 
     Args:
-        model: a :class:`~torch_nano.TransferModel` or any nn.Module.
+        model: a :class:`~torch_nano.transfer.TransferModel` or any nn.Module.
         train_data: one tensor per sample without a batch dimension, or all as one tensor [N, ...].
         train_labels: one tensor per sample, or all as one; class labels are [N] or [N, 1] integers.
         val_data: like `train_data`.
@@ -88,7 +88,7 @@ def fine_tune(
         loss_fn: from output and targets to the batch's mean; None: cross entropy for integer labels, mean
             squared error for floats.
         callbacks: each is called as `callback(epoch, history)` after every epoch, from 0, with the columns
-            so far; `raise tn.StopTraining("why")` ends the training.
+            so far; `raise tn.training.StopTraining("why")` ends the training.
         early_stopping: end the training when the validation loss (the training loss without validation data)
             has not become smaller for `patience` epochs. The weights are then those of the best epoch.
 

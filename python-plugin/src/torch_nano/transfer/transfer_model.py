@@ -18,7 +18,7 @@ class TransferModel(nn.Module):
 
     The two are not copied; they are taken out of wrappers (torch.compile and the like) and have the names
     "base_model" and "new_layers". Give a classifier without its last layer: `base.fc = nn.Identity()`, or
-    the result of :func:`~torch_nano.get_model_feature_extractor`.
+    the result of :func:`~torch_nano.transfer.get_model_feature_extractor`.
 
     Args:
         base_model: the pre-trained model, [N, ...] -> [N, features] or any input of `new_layers`.

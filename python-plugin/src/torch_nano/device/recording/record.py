@@ -8,13 +8,12 @@ from typing import Any, Self
 
 from ... import _native
 from ...arguments import integer, path_of, shown
-from ...errors import InputError
+from ...errors import InputError, RecordError
 from ...files.writing import AppendedFile
 from ..client import Device
 from ..link import is_unanswered
 from .records import (
     Done,
-    RecordError,
     Refused,
     Start,
     Step,
@@ -173,10 +172,10 @@ def record(device: Device, path: str | Path, *, check_every: int = 1) -> Recordi
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(9, 4)
     >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD())
     >>> path = tempfile.mkdtemp() + "/device.record"
-    >>> with tn.Device("sim", nano=nano) as device, tn.record(device, path):
+    >>> with tn.Device("sim", nano=nano) as device, tn.device.record(device, path):
     ...     _ = device.fit(x, torch.arange(9) % 3, epochs=2)
     ...     state = device.head_state()
-    >>> replay = tn.replay(path, nano)
+    >>> replay = tn.device.replay(path, nano)
     >>> replay
     Replay(steps=10, checks=10, outcome_unknown=False, cut=False)
     >>> replay.head.state() == state

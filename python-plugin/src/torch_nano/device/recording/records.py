@@ -1,4 +1,4 @@
-"""The file format of records: a device's learning, step by step. :func:`torch_nano.record` writes it.
+"""The file format of records: a device's learning, step by step. :func:`torch_nano.device.record` writes it.
 
 The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
 
@@ -11,9 +11,9 @@ The file is text, a JSON object per line, in UTF-8. Bytes are in base64.
   forget; `state` of replace_head.
 - The line after it has the outcome: `{"step": 1, "done": true}`, for learn with `samples`, for train with
   `steps` (the number taken: fewer than all if it was stopped), for load with `head`, the state from flash,
-  and after every n-th step (`check_every` of :func:`torch_nano.record`) with the head's `head_crc32`. Or
-  `{"step": 1, "refused": reason}`. A request of unknown outcome has no such line. If that is train, the next
-  train has the outcome of the same training, unless the record ends or the device restarts before.
+  and after every n-th step (`check_every` of :func:`torch_nano.device.record`) with the head's `head_crc32`.
+  Or `{"step": 1, "refused": reason}`. A request of unknown outcome has no such line. If that is train, the
+  next train has the outcome of the same training, unless the record ends or the device restarts before.
 - `{"restarted": true, "head"}`: before the next request the device had restarted, with this head and without
   samples. The effect of an earlier request of unknown outcome is then lost.
 
@@ -34,16 +34,12 @@ from pathlib import Path
 from typing import Any
 
 from ...arguments import LARGEST, shown
-from ...errors import TorchNanoError
+from ...errors import RecordError
 from ...files.reading import parse_json, read_file
 
 #: Version of the format; raised whenever an older reader would misread it.
 VERSION = 4
 _FORMAT = "torch_nano_record"
-
-
-class RecordError(TorchNanoError, ValueError):
-    """A record cannot be made, or a file is not a record of this version and model; names the line."""
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 
 from ... import _native
 from ...arguments import HasImage, image_of, path_of
-from ...errors import InputError, TorchNanoError
+from ...errors import InputError, RecordError, TorchNanoError
 from ...heads import Head, head_of
 from ..graph_values import inputs_of, split
-from .records import Done, RecordError, Refused, Restart, Start, Step, read_record
+from .records import Done, Refused, Restart, Start, Step, read_record
 
 #: The largest number of possible states; each request of unknown outcome doubles it.
 _MOST_POSSIBILITIES = 256

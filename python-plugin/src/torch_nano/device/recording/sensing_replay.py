@@ -50,7 +50,7 @@ def replay_sensing(
             those of the reports.
         nano: the model, or its image; its head does not change.
         flash: the flash with which the device started; None: erased.
-        ring: the number of samples that the device keeps (:attr:`torch_nano.DeviceInfo.ring_capacity`).
+        ring: the number of samples that the device keeps (`ring_capacity` of its `DeviceInfo`).
 
     Raises:
         ReplayDifference: the device did something else; its `step` is the number of the report.

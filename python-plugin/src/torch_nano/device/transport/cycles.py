@@ -14,18 +14,6 @@ from ...chips import Chip, chip, chips
 from ...errors import ChipError, ConnectionFailed
 
 _PLUGIN = Path(__file__).with_name("cycles_plugin.abi3.so")
-#: The versions of QEMU with the plugin's interface.
-_VERSIONS = "QEMU 7.2 or newer, built with plugins (as Debian's)"
-
-
-class CycleModelError(ConnectionFailed):
-    """QEMU cannot load the cycle model; `last_output` is what it printed."""
-
-    def __init__(self, last_output: str) -> None:
-        self.last_output = last_output
-        super().__init__(
-            f"QEMU cannot load the cycle model, which needs {_VERSIONS}. QEMU printed:\n{last_output}"
-        )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, Self
 
 from ...arguments import bytes_of, path_of, seconds, shown
-from ...errors import ConnectionFailed, ConnectionLost, DeviceTimeout, InputError
+from ...errors import BoardError, BoardStopped, BoardTimeout, CycleModelError, InputError
 from ...files.reading import read_file, refusing
 from ...files.writing import write_new
-from .cycles import Counts, CycleModel, CycleModelError
+from .cycles import Counts, CycleModel
 from .interrupts import deferred_interrupt
 from .lifetime import start
 from .recorded_sensor import RecordedSensor, require_fit
@@ -40,30 +40,6 @@ _FLASH_START = 0x2200_0000
 _FLASH_LENGTH = 32 << 20
 _FLASH_IN_USE = 1 << 20
 _KEPT_OUTPUT = 1000
-
-
-class BoardError(ConnectionFailed):
-    """The board cannot be started, or was closed."""
-
-
-class BoardStopped(BoardError, ConnectionLost):
-    """The board stopped, with `exit_status` and its `last_output` (text)."""
-
-    def __init__(self, exit_status: int, last_output: str) -> None:
-        self.exit_status = exit_status
-        self.last_output = last_output
-        super().__init__(f"the board stopped with exit status {exit_status}; its last output:\n{last_output}")
-
-
-class BoardTimeout(BoardError, DeviceTimeout):
-    """The board did not send or accept a byte in time; `last_output` is the text that it printed before."""
-
-    def __init__(self, action: str, seconds: float, last_output: str) -> None:
-        self.last_output = last_output
-        printed = f"its last output:\n{last_output}" if last_output else "it printed nothing"
-        super().__init__(
-            f"the board did not {action} within {seconds:g} s (a larger `timeout` allows more); {printed}"
-        )
 
 
 class QemuBoard:
@@ -93,7 +69,8 @@ class QemuBoard:
 
     The board's instruction counter is exact: the same input gives the same counts on every run.
 
-    >>> from torch_nano.device.transport.qemu import BoardError, QemuBoard
+    >>> from torch_nano.errors import BoardError
+    >>> from torch_nano.device.transport.qemu import QemuBoard
     >>> try:
     ...     QemuBoard(bytes(16 * 1024 * 1024 + 1))
     ... except BoardError as error:

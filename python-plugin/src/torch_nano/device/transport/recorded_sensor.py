@@ -35,9 +35,9 @@ class SensingOptions:
     slice: int = 1 << 14
     #: Instructions from sample to sample: 50 per second at 160 MHz.
     period: int = 3_200_000
-    #: As :attr:`torch_nano.DeviceSettings.rejection`, unless another one was saved.
+    #: As :attr:`torch_nano.device.DeviceSettings.rejection`, unless another one was saved.
     rejection: float = 0.0
-    #: As :attr:`torch_nano.DeviceSettings.save_interval`, unless another one was saved.
+    #: As :attr:`torch_nano.device.DeviceSettings.save_interval`, unless another one was saved.
     save_interval: int = 1
 
     def behaviour(self) -> _native.Behaviour:

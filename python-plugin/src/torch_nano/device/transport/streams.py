@@ -25,7 +25,7 @@ _SHORT = 48
 
 
 class Stream(Protocol):
-    """A byte stream to a device, such as :class:`torch_nano.QemuBoard`."""
+    """A byte stream to a device, such as :class:`torch_nano.device.QemuBoard`."""
 
     def read(self, size: int) -> bytes:
         """Waits for 1 to ``size`` bytes.
@@ -185,7 +185,7 @@ class SimulatedBoard:
     >>> import torch, torch_nano as tn
     >>> model, x = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)), torch.randn(64, 4)
     >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.SGD())
-    >>> board = tn.SimulatedBoard(nano.image)
+    >>> board = tn.device.SimulatedBoard(nano.image)
     >>> tn.Device(board).info.classes
     3
     >>> board.cut_power()  # what was not saved is lost

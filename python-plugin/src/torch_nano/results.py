@@ -1,0 +1,22 @@
+"""What conversions, checks and measurements return: types for annotations."""
+
+from .comparison.report import Comparison, LayerComparison, OutputComparison
+from .compile.profile import LayerProfile, Profile
+from .compile.stream import Stream
+from .compile.summary import LayerSummary, Summary
+from .compile.verify import LayerDifference, VerifyReport
+from .fits.chip_fit import ChipFit
+
+__all__ = [
+    "ChipFit",
+    "Comparison",
+    "LayerComparison",
+    "LayerDifference",
+    "LayerProfile",
+    "LayerSummary",
+    "OutputComparison",
+    "Profile",
+    "Stream",
+    "Summary",
+    "VerifyReport",
+]
