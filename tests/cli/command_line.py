@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch_nano as tn
 from device.test_transports import LABELS, make, model_and_data
-from torch_nano.cli.commands import app
+from torch_nano_cli.main import app
 from typer.testing import CliRunner
 
 RUNNER = CliRunner()

@@ -13,8 +13,8 @@ import torch_nano as tn
 import typer
 from device.boards import Board, serial_board
 from device.test_transports import LABELS, model_and_data
-from torch_nano.cli.commands import app
 from torch_nano.cli.head_file import load_head, save_head
+from torch_nano_cli.main import app
 
 from .command_line import run, write_files
 
@@ -157,7 +157,7 @@ def test_the_installed_script_runs(folder: Path) -> None:
 
 def test_it_prints_its_version() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", "from torch_nano.cli.commands import main; main()", "--version"],
+        [sys.executable, "-c", "from torch_nano_cli.main import main; main()", "--version"],
         capture_output=True,
         text=True,
         check=True,

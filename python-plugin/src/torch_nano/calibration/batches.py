@@ -128,7 +128,7 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
     """
     found: list[Any] = []
     rest: Sequence[Any] = ()
-    if isinstance(part, tuple | list) and len(part) > 1 and _is_group(part[0]):
+    if isinstance(part, tuple | list) and len(part) > 1 and is_group(part[0]):
         part, rest = part[0], part[1:]
     if isinstance(part, Mapping):
         missing = [name for name in names if name not in part]
@@ -154,7 +154,7 @@ def _inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[l
     return found, labels if isinstance(labels, Tensor) and labels.dim() > 0 else None
 
 
-def _is_group(part: object) -> bool:
+def is_group(part: object) -> bool:
     """Whether this is the inputs of a batch, in a tuple or dict of their own: the a and b of ((a, b), y)."""
     if isinstance(part, Mapping):
         part = [*part.values()]
@@ -168,7 +168,7 @@ def _is_one_batch(graph: Graph, data: object) -> bool:
     if not isinstance(data, tuple) or not data or not all(isinstance(part, Tensor) for part in data[1:]):
         return False
     if not isinstance(data[0], Tensor):
-        return len(data) > 1 and _is_group(data[0])
+        return len(data) > 1 and is_group(data[0])
     if len(graph.inputs) > 1:
         return True
     return len(data) > 1 and tuple(data[1].shape[1:]) != graph.values[graph.inputs[0]].user_shape

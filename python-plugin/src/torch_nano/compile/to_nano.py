@@ -13,6 +13,7 @@ from ..arguments import items, positive_number, shown, whole_number
 from ..arithmetic.quantization import Quantization
 from ..calibration.batches import CalibrationData
 from ..calibration.calibrate import Method, Observed, check_parameters, observe
+from ..calibration.example import example_of
 from ..calibration.quantize import quantize
 from ..calibration.ranges import Bounds, Range, calibrated
 from ..capture.capture import capture
@@ -84,7 +85,8 @@ def to_nano(
     Args:
         model: any nn.Module; it is taken out of wrappers (torch.compile, DataParallel and the like).
         example: a float input with batch dimension; for several inputs a tuple of them, or a dict by the
-            names of forward's arguments. The numbers do not matter. A :class:`QatModule` needs none.
+            names of forward's arguments. The numbers do not matter. None: the first samples of `calibrate`.
+            A :class:`QatModule` needs none.
         calibrate: typical inputs, a few hundred: a tensor, or batches (tensors, tuples (x, ...) that begin
             with the inputs or have them in a tuple of their own, ((a, b), y), as from a DataLoader, or dicts
             by name). A :class:`QatModule` has its ranges.
@@ -258,11 +260,11 @@ def _source(
         graph = model.float_graph()
         check_parameters(graph)
         return _Source(graph, model.chosen, {name: graph.quantization(name).range for name in graph.values})
-    if example is None or calibrate is None:
-        raise InputError(
-            "to_nano needs an example, and calibrate=: typical inputs that the ranges are taken from"
-        )
+    if calibrate is None:
+        raise InputError("to_nano needs calibrate=: typical inputs, that the ranges are taken from")
     check_float(model)
+    if example is None:
+        example = example_of(model, calibrate)
     graph = optimize(capture(model, example))
     if precision != "auto":
         graph = with_precision(graph, model, precision)

@@ -11,6 +11,7 @@ from ..arguments import one_of
 from ..calibration.batches import CalibrationData
 from ..calibration.calibrate import Method, check_parameters, observe
 from ..calibration.calibrate import calibrate as observe_ranges
+from ..calibration.example import example_of
 from ..calibration.ranges import Bounds, QuantizationPlan
 from ..capture.capture import capture
 from ..capture.passes import optimize
@@ -28,7 +29,7 @@ from .training_ranges import RangeMethod, TrainingRanges
 
 def prepare_qat(
     model: nn.Module,
-    example: Example,
+    example: Example | None = None,
     *,
     calibrate: CalibrationData | None = None,
     method: Method = "minmax",
@@ -52,7 +53,7 @@ def prepare_qat(
         model: any nn.Module that :func:`to_nano` takes and that computes the same in both modes, except for
             dropout and batch norm; it is taken out of wrappers.
         example: a float input with batch dimension, or several, as for :func:`to_nano`; the numbers do not
-            matter.
+            matter. None: the first samples of `calibrate`.
         calibrate: typical inputs, for the initial ranges (see :func:`to_nano`); None: the first training
             batch.
         method: of calibration; see :func:`to_nano`. percentile likewise.
@@ -96,6 +97,10 @@ def prepare_qat(
     one_of("batch_norm", batch_norm, get_args(BatchNormMethod))
     model = own_module(model)
     check_float(model)
+    if example is None:
+        if calibrate is None:
+            raise InputError("prepare_qat needs an example of the inputs, or calibrate=: typical inputs")
+        example = example_of(model, calibrate)
     target = target_of(precision, target_sqnr)
     graph = optimize(capture(model, example, for_training=True))
     if precision != "auto":

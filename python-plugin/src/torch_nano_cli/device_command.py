@@ -1,4 +1,4 @@
-"""The common part of all commands of `torch-nano device`: connection, options and errors."""
+"""The common part of all commands of `torch-nano device`: connection and options."""
 
 from __future__ import annotations
 
@@ -8,45 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from typer.core import TyperGroup
-
-from ..compile.model_file import read_model
-from ..device.client import Device
-from ..errors import TorchNanoError
 
 #: Connections to a device that exists for one command only.
 _SIMULATED = ("sim", "qemu")
-_ARGUMENTS = {
-    "connection": "A serial port, socket://host:port, sim or qemu.",
-    "data": "A .npz or .csv file, as `torch-nano device --help` describes it.",
-    "file": "The head's file.",
-    "new_model": "The file of `nano.save`, or `model.nano` of `nano.export`.",
-    "name": "The new class's name.",
-    "label": "The class's name, or its index.",
-}
-
-
-class Commands(TyperGroup):
-    """A group of commands whose errors are one line, with exit status 1."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:  # `torch-nano ... | head`: typer ends quietly
-            raise
-        except (TorchNanoError, OSError) as error:
-            line = f"torch-nano: {_reason(error)}".replace("\n", " ")
-            Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from error
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        found = super().get_command(ctx, cmd_name)
-        # Set here, as typer 0.20 with click 8.5 ignores the help of typer.Argument.
-        for parameter in [] if found is None else found.params:
-            if parameter.name in _ARGUMENTS:
-                parameter.help = _ARGUMENTS[parameter.name]
-        return found
 
 
 def command(
@@ -69,6 +33,10 @@ def command(
             save: bool = False,
             **own: Any,
         ) -> None:
+            from torch_nano.compile.model_file import read_model
+            from torch_nano.device import Device
+            from torch_nano.errors import TorchNanoError
+
             simulated = connection in _SIMULATED
             if save and simulated and flash is None:
                 raise TorchNanoError(f"--save with {connection!r} needs a file to save in: --flash FILE")
@@ -81,7 +49,7 @@ def command(
                 elif saves and simulated:
                     print(f"not saved: {connection!r} forgets it now; --save --flash FILE keeps it")
 
-        own = list(inspect.signature(act, eval_str=True).parameters.values())[1:]
+        own = list(inspect.signature(act).parameters.values())[1:]
         shared = dict(inspect.signature(_shared, eval_str=True).parameters)
         if not saves:
             del shared["save"]
@@ -105,10 +73,3 @@ def _shared(
     timeout: Annotated[float, typer.Option(help="Seconds to wait for an answer.")] = 30,
 ) -> None:
     """The parameters of all commands; `save` only of those that change what a device can save."""
-
-
-def _reason(error: Exception) -> str:
-    """An error's message, without the operating system's error number."""
-    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)

@@ -1,26 +1,17 @@
-"""The command line: `torch-nano device ...`."""
-
-from __future__ import annotations
+"""The commands `torch-nano device ...`."""
 
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 
-from .._native import __version__
-from ..compile.model_file import read_model
-from ..device.answers import Prediction
-from ..device.client import Device
-from ..errors import TorchNanoError
-from .command import Commands, command
-from .head_file import load_head, save_head
-from .labels import Labels
-from .sample_files import SampleFile, SampleFileError, read_samples
+from .device_command import command
+from .groups import Commands
+from .output import show
+
+if TYPE_CHECKING:
+    from torch_nano import Device
 
 _ABOUT = r"""Ask a device: what it sees, what it learns, what it has learnt.
 
@@ -64,33 +55,13 @@ The rows of an embedding are given by their indices, whole numbers in either fil
 - *a number*.
 """
 
-app = typer.Typer(name="torch-nano", no_args_is_help=True, add_completion=False, rich_markup_mode="markdown")
 device_app = typer.Typer(no_args_is_help=True, help=_ABOUT, cls=Commands)
-app.add_typer(device_app, name="device")
-
 _ASK, _LEARN, _KEEP = "Ask", "Learn", "Keep"
-#: Elements of an output that a line shows.
-_MOST_NUMBERS = 8
 _Epochs = Annotated[int, typer.Option(help="Passes over the samples, of a head that learns in epochs.")]
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"torch-nano {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def about(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
-    ] = False,
-) -> None:
-    """PyTorch models as exact int8 programs for microcontrollers, with a head that goes on learning there."""
-
-
 @command(device_app, _ASK)
-def info(device: Device) -> None:
+def info(device: "Device") -> None:
     """What the device is: its model, its classes, what it has saved.
 
     Example: `torch-nano device info /dev/ttyACM0`
@@ -102,7 +73,7 @@ def info(device: Device) -> None:
     rows["labels"] = ", ".join(device.labels)
     rows["rejection"] = f"{device.settings.rejection:g}"
     rows["save_interval"] = device.settings.save_interval
-    _show(rows)
+    show(rows)
     if device.info.lost_save is not None:
         print(
             f"Save {device.info.lost_save}, the latest, was cut short or is damaged; "
@@ -111,17 +82,17 @@ def info(device: Device) -> None:
 
 
 @command(device_app, _ASK)
-def stats(device: Device) -> None:
+def stats(device: "Device") -> None:
     """What the device has counted since its start.
 
     Example: `torch-nano device stats /dev/ttyACM0`
     """
     counted = device.stats()
-    _show({field.name: getattr(counted, field.name) for field in fields(counted)})
+    show({field.name: getattr(counted, field.name) for field in fields(counted)})
 
 
 @command(device_app, _ASK)
-def predict(device: Device, data: Path) -> None:
+def predict(device: "Device", data: Path) -> None:
     """Prints for each input of a file what the model makes of it.
 
     That is the class, its probability, and by how much that exceeds the second class's (the margin: a label
@@ -132,28 +103,32 @@ def predict(device: Device, data: Path) -> None:
 
     Example: `torch-nano device predict /dev/ttyACM0 test.npz -m moves.nanomodel`
     """
-    table = _read(device, data)
-    meaning = _labels(device)
+    from .device_data import inputs_of, labels_of, outputs_shown, samples_of
+
+    table = samples_of(device, data)
+    meaning = labels_of(device)
     labels = None if table.labels is None else meaning.read(table)
-    inputs = _inputs(device, table)
+    inputs = inputs_of(device, table)
     made = []
     for sample in zip(*inputs.values(), strict=True):
         made.append(device.predict(dict(zip(inputs, sample, strict=True))))
         several = len(device.info.outputs) > 1
-        print(_outputs(device, made[-1]) if several else meaning.shown(made[-1]))
+        print(outputs_shown(device, made[-1]) if several else meaning.shown(made[-1]))
     if labels is not None:
         print(meaning.score(made, labels))
 
 
 @command(device_app, _LEARN, saves=True)
-def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
+def learn(device: "Device", data: Path, epochs: _Epochs = 20) -> None:
     """Learns every sample of a file, then trains (or commits, where the model's trainer learns sums).
 
     Example: `torch-nano device learn /dev/ttyACM0 train.csv -m moves.nanomodel --epochs 10 --save`
     """
-    table = _read(device, data)
-    labels = _labels(device).read(table)
-    result = device.fit(_inputs(device, table), labels, epochs=epochs)
+    from .device_data import inputs_of, labels_of, samples_of
+
+    table = samples_of(device, data)
+    labels = labels_of(device).read(table)
+    result = device.fit(inputs_of(device, table), labels, epochs=epochs)
     trained = f"{result.epochs} epochs" if result.epochs else "committed"
     print(f"{result.sent} samples sent, {trained}, {result.seconds:.1f} s, {result.ticks:,} ticks")
     if result.taken_back:
@@ -161,7 +136,7 @@ def learn(device: Device, data: Path, epochs: _Epochs = 20) -> None:
 
 
 @command(device_app, _LEARN, saves=True)
-def train(device: Device, epochs: _Epochs = 20) -> None:
+def train(device: "Device", epochs: _Epochs = 20) -> None:
     """Trains for more epochs on the samples that the device keeps. Ctrl-C stops it, and what it learnt stays.
 
     Example: `torch-nano device train /dev/ttyACM0 --epochs 5 --save`
@@ -170,7 +145,7 @@ def train(device: Device, epochs: _Epochs = 20) -> None:
 
 
 @command(device_app, _LEARN, saves=True)
-def commit(device: Device) -> None:
+def commit(device: "Device") -> None:
     """Makes what was learnt count, in a head that learns sums.
 
     Example: `torch-nano device commit /dev/ttyACM0 --save`
@@ -179,7 +154,7 @@ def commit(device: Device) -> None:
 
 
 @command(device_app, _LEARN, "add-class", saves=True)
-def add_class(device: Device, name: str) -> None:
+def add_class(device: "Device", name: str) -> None:
     """Adds a class, to be learnt by samples, in a head that learns sums and has room for one.
 
     Example: `torch-nano device add-class /dev/ttyACM0 jump --save`
@@ -188,18 +163,20 @@ def add_class(device: Device, name: str) -> None:
 
 
 @command(device_app, _LEARN, saves=True)
-def forget(device: Device, label: str) -> None:
+def forget(device: "Device", label: str) -> None:
     """Forgets what was learnt of a class, in a head that learns sums. Its index and name stay.
 
     Example: `torch-nano device forget /dev/ttyACM0 jump --save`
     """
-    index = _labels(device).index(label)
+    from .device_data import labels_of
+
+    index = labels_of(device).index(label)
     device.forget(index)
     print(f"forgot class {index}")
 
 
 @command(device_app, _LEARN, saves=True)
-def undo(device: Device) -> None:
+def undo(device: "Device") -> None:
     """Takes back the latest change of the head, or the latest sample, once.
 
     Example: `torch-nano device undo /dev/ttyACM0`
@@ -209,7 +186,7 @@ def undo(device: Device) -> None:
 
 
 @command(device_app, _LEARN, saves=True)
-def reset(device: Device) -> None:
+def reset(device: "Device") -> None:
     """Puts the head back to the model's own, and forgets all that was learnt. What is saved stays.
 
     With `--save` that is what the device starts with from then on.
@@ -222,7 +199,7 @@ def reset(device: Device) -> None:
 
 @command(device_app, _KEEP, "save")
 def save_command(
-    device: Device,
+    device: "Device",
     replace: Annotated[bool, typer.Option("--replace", help="Also over the head of another model.")] = False,
 ) -> None:
     """Saves the head in the device's flash, from which it starts again.
@@ -233,7 +210,7 @@ def save_command(
 
 
 @command(device_app, _KEEP, "load")
-def load_command(device: Device) -> None:
+def load_command(device: "Device") -> None:
     """Back to the head that was saved last.
 
     Example: `torch-nano device load /dev/ttyACM0`
@@ -243,7 +220,7 @@ def load_command(device: Device) -> None:
 
 @command(device_app, _KEEP, saves=True)
 def configure(
-    device: Device,
+    device: "Device",
     rejection: Annotated[
         float | None, typer.Option(help="Predictions less sure than this, 0 to 1, are of no known class.")
     ] = None,
@@ -255,14 +232,16 @@ def configure(
 
     Example: `torch-nano device configure /dev/ttyACM0 --rejection 0.6 --save`
     """
+    from torch_nano.errors import InputError
+
     if rejection is None and save_interval is None:
-        raise TorchNanoError("there is nothing to set; expected --rejection or --save-interval")
+        raise InputError("there is nothing to set; expected --rejection or --save-interval")
     settings = device.configure(rejection=rejection, save_interval=save_interval)
     print(f"rejection {settings.rejection:g}, save interval {settings.save_interval}")
 
 
 @command(device_app, _KEEP)
-def update(device: Device, new_model: Path) -> None:
+def update(device: "Device", new_model: Path) -> None:
     """Replaces the model on the device by the one in a file, and restarts it.
 
     It is checked before it is used, and a power cut leaves the old model or the new one. The head goes on if
@@ -271,6 +250,8 @@ def update(device: Device, new_model: Path) -> None:
 
     Example: `torch-nano device update /dev/ttyACM0 better.nanomodel`
     """
+    from torch_nano.compile.model_file import read_model
+
     had_head = device.info.saved is not None or device.info.classes > 0
     result = device.update(read_model(new_model))
     print(f"update {result.number}: {device.info.name}, {result.sent:,} bytes sent, {result.seconds:.1f} s")
@@ -281,7 +262,7 @@ def update(device: Device, new_model: Path) -> None:
 
 
 @command(device_app, _KEEP, "read-head")
-def read_head(device: Device, file: Path) -> None:
+def read_head(device: "Device", file: Path) -> None:
     """Writes the head's state to a file: a backup, or for another device of the same model.
 
     A file of that name must not be there. It has the model's id and a checksum: `write-head` refuses a
@@ -290,79 +271,21 @@ def read_head(device: Device, file: Path) -> None:
 
     Example: `torch-nano device read-head /dev/ttyACM0 anna.head`
     """
+    from torch_nano.cli.head_file import save_head
+
     state = device.head_state()
     save_head(file, device.info.model_id, state)
     print(f"{file}: a head of {len(state)} bytes")
 
 
 @command(device_app, _KEEP, "write-head", saves=True)
-def write_head(device: Device, file: Path) -> None:
+def write_head(device: "Device", file: Path) -> None:
     """Puts the head from a file, which `read-head` wrote, on a device of the same model.
 
     Example: `torch-nano device write-head /dev/ttyACM0 anna.head --save`
     """
+    from torch_nano.cli.head_file import load_head
+
     state = load_head(file, device.info.model_id)
     device.write_head(state)
     print(f"{file}: a head of {len(state)} bytes")
-
-
-def main() -> None:
-    """Runs the command line."""
-    app(prog_name="torch-nano")
-
-
-def _show(rows: dict[str, object]) -> None:
-    """Prints names and values in two columns."""
-    grid = Table(box=None, show_header=False)
-    for name, value in rows.items():
-        grid.add_row(name.replace("_", " "), str(value))
-    Console().print(grid)
-
-
-def _labels(device: Device) -> Labels:
-    """The labels of the device's head; without one, of its outputs."""
-    info = device.info
-    return Labels(info.target, info.classes or info.outputs[0].elements, device.labels)
-
-
-def _outputs(device: Device, made: Prediction) -> str:
-    """The outputs of a prediction by name, in real numbers."""
-    parts = []
-    for value in device.info.outputs:
-        real = value.real(made.outputs[value.name])
-        more = " ..." if real.size > _MOST_NUMBERS else ""
-        parts.append(f"{value.name}: {' '.join(f'{x:.4g}' for x in real[:_MOST_NUMBERS])}{more}")
-    return "  ".join(parts)
-
-
-def _read(device: Device, data: Path) -> SampleFile:
-    """The samples of a file for the device's model."""
-    names = [value.name for value in device.info.inputs]
-    return read_samples(data, names if len(names) > 1 else ())
-
-
-def _inputs(device: Device, table: SampleFile) -> dict[str, NDArray[np.generic]]:
-    """The inputs of a file by the model's names, in the shapes that the device's model has."""
-    nano = device._nano
-    inputs: dict[str, NDArray[np.generic]] = {}
-    for value, (name, array) in zip(device.info.inputs, table.inputs.items(), strict=True):
-        elements = array.size // len(array)
-        called = "" if name == "x" else f" of {name}"
-        if elements != value.elements:
-            raise SampleFileError(
-                f"{table.path}: each sample{called} has {elements} elements; the model takes {value.elements}"
-            )
-        if value.quantization.holds_indices:
-            inputs[value.name] = table.indices(name)
-            continue
-        inputs[value.name] = array
-        if not np.issubdtype(array.dtype, np.floating):
-            continue
-        if nano is None:
-            raise SampleFileError(
-                f"{table.path} has floats; to turn them into the device's {value.dtype}, --model must be the "
-                "file that nano.save wrote (.nanomodel)"
-            )
-        if array.ndim == 2:
-            inputs[value.name] = array.reshape(len(array), *nano.input_shapes[value.name])
-    return inputs
