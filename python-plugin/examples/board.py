@@ -9,7 +9,7 @@ from torch import Tensor
 from torch_nano import NanoModule
 from torch_nano.device.client import Device, Prediction
 from torch_nano.device.transport.qemu import QemuBoard
-from torch_nano.heads import SgdHead
+from torch_nano.heads import LdaHead, SgdHead
 from training import IntArray
 
 
@@ -22,26 +22,28 @@ def check_tools() -> None:
     QemuBoard(b"").close()
 
 
-def trainable_head(nano: NanoModule) -> SgdHead:
-    """The model's head, which must learn by gradient descent."""
-    if not isinstance(nano.head, SgdHead):
+def trainable_head(nano: NanoModule) -> SgdHead | LdaHead:
+    """The model's head, which must learn by gradient descent or linear discriminant analysis."""
+    if not isinstance(nano.head, SgdHead | LdaHead):
         raise ValueError(f"{nano.name} has no trainable head: freeze its backbone before to_nano")
     return nano.head
 
 
 def learn(device: Device, nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> int:
-    """Trains the device's present head on inputs x [N, ...] and their labels [N].
+    """Teaches the device's present head inputs x [N, ...] and their labels [N]: for so many epochs, or at
+    once if it learns by sums.
 
     Returns the number of instructions of the training, without the forward runs.
 
     Raises:
         ValueError: the device cannot hold so many samples at once.
     """
-    if len(labels) > device.info.ring_capacity:
-        raise ValueError(f"{len(labels)} samples; the device keeps the last {device.info.ring_capacity}")
+    places = device.info.ring_capacity
+    if 0 < places < len(labels):
+        raise ValueError(f"{len(labels)} samples; the device keeps the last {places}")
     for sample, label in zip(nano.device_inputs(x), labels, strict=True):
         device.learn(sample, int(label))
-    return device.train(epochs)
+    return device.train(epochs) if places else device.commit()
 
 
 def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
@@ -50,7 +52,11 @@ def replay(nano: NanoModule, x: Tensor, labels: IntArray, epochs: int) -> bytes:
     """
     head = trainable_head(nano)
     head.reset()
-    head.fit(nano.features_int8(x), torch.from_numpy(labels), epochs)
+    features, classes = nano.features_int8(x), torch.from_numpy(labels)
+    if isinstance(head, SgdHead):
+        head.fit(features, classes, epochs)
+    else:
+        head.fit(features, classes)
     return head.state()
 
 

@@ -21,8 +21,8 @@ try:
     import watch
     from board import check_tools, ring_bytes
     from personal import (
+        DESCENT,
         EPOCHS_ON_BOARD,
-        LEARNING_RATE,
         Fold,
         PersonArm,
         PowerCut,
@@ -45,7 +45,8 @@ INTRODUCTION = """\
 Ten people did seven shoulder exercises with a watch on each arm. A small
 network learns from seven of them, becomes int8 and runs on an emulated rv32imc
 chip. There its head learns each arm of the other three, from the first quarter
-of that arm's own recordings. Then three others are left out. About a minute.
+of that arm's own recordings: by linear discriminant analysis, and by gradient
+descent. Then three others are left out. About a minute.
 """
 OUTPUT = Path(__file__).resolve().parents[2] / "build" / "demo"
 
@@ -93,19 +94,20 @@ def run(settings: Settings, console: Console) -> dict[str, Any]:
 
     console.rule("The model on the board", align="left")
     # The other folds' models have the same layers and sizes.
-    console.print(str(folds[0].nano.summary()), highlight=False, soft_wrap=True)
+    console.print(str(folds[0].sgd.summary()), highlight=False, soft_wrap=True)
     console.rule("Personal learning on the board", align="left")
     report = make_report(settings, folds, arms, cuts)
     print_arms(arms, report, console)
 
     picture, model, file = (settings.output / name for name in ("personal.png", "model", "report.json"))
+    differing = sum(report["differing_bytes"].values())
     note = (
         f"Real watch recordings, 7 exercises. Backbone in flash ({report['flash_bytes']:,} B), learnt from "
-        f"other people;\nhead in RAM ({report['head_bytes']} B), trained on the first 25 % of each arm's own "
-        f"windows. Emulated rv32imc; {sum(report['differing_bytes'].values())} bytes differ from the PC."
+        f"other people;\nhead in RAM ({report['lda_head_bytes']:,} B), learnt from the first 25 % of each "
+        f"arm's windows. Emulated rv32imc; {differing} bytes differ from the PC."
     )
     draw(arms, picture, note)
-    folds[0].nano.export(model)
+    folds[0].sgd.export(model)
     report["seconds"] = round(time.monotonic() - started, 1)
     write_file(file, (json.dumps(report, indent=2) + "\n").encode())
 
@@ -129,12 +131,13 @@ def print_fold(fold: Fold, console: Console) -> None:
 def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None:
     """Prints what the board learnt of a fold's arms, and the effect of the power cut."""
     generic = percent(float(np.mean([arm.generic for arm in arms])))
-    personal = percent(float(np.mean([arm.personal for arm in arms])))
+    by_sums = percent(float(np.mean([arm.personal for arm in arms])))
+    by_descent = percent(float(np.mean([arm.personal_sgd for arm in arms])))
     console.print(
-        f"mean of {len(arms)} arms: {generic} with the head as shipped, {personal} after learning\n"
-        f"power cut while it learnt person {cut.subject}'s {cut.arm} arm, {cut.epochs} epochs saved, "
+        f"mean of {len(arms)} arms: {generic} as shipped, {by_sums} after learning, by SGD {by_descent}\n"
+        f"power cut while it learnt person {cut.subject}'s {cut.arm} arm, {cut.windows} windows saved, "
         f"one more lost\n({cut.lost_bytes} bytes); back with the saved head "
-        f"({cut.differing_head_bytes} bytes differ) it learnt the other {EPOCHS_ON_BOARD - cut.epochs}",
+        f"({cut.differing_head_bytes} bytes differ) it learnt the others",
         soft_wrap=True,
     )
 
@@ -142,36 +145,44 @@ def print_learnt(arms: list[PersonArm], cut: PowerCut, console: Console) -> None
 def print_arms(arms: list[PersonArm], report: dict[str, Any], console: Console) -> None:
     """Prints the table of all arms."""
     console.print(
-        f"Learnt from the first 25 % of an arm's windows ({EPOCHS_ON_BOARD} epochs, learning rate "
-        f"{LEARNING_RATE}),\nscored on those after 30 %. Generic: the head as shipped. Personal: after it\n"
-        "learnt on the board. Logistic: float logistic regression on the same int8\nfeatures.",
+        "Learnt from the first 25 % of an arm's windows, scored on those after 30 %.\n"
+        "Generic: the head as shipped. LDA: after linear discriminant analysis on the\n"
+        "board, which starts from what the other people's windows say. SGD: after\n"
+        f"gradient descent ({EPOCHS_ON_BOARD} epochs, learning rate {DESCENT.learning_rate}, halved every "
+        f"{DESCENT.halve_every});\n* the guard took it back. Logistic: float logistic regression on the "
+        "same\nint8 features.",
         soft_wrap=True,
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for header in (
         "person",
         "arm",
         "learnt",
         "scored",
         "generic",
-        "personal",
+        "LDA",
+        "SGD",
         "logistic",
-        "head bytes\ndiffering",
+        "bytes\ndiffer",
     ):
         table.add_column(header, justify="left" if header == "arm" else "right", no_wrap=True)
     for arm in arms:
-        accuracies = [percent(value) for value in (arm.generic, arm.personal, arm.logistic)]
+        generic, by_sums, by_descent, logistic = (
+            percent(value) for value in (arm.generic, arm.personal, arm.personal_sgd, arm.logistic)
+        )
+        accuracies = [generic, by_sums, "*" * arm.taken_back + by_descent, logistic]
         counts = (str(arm.learnt), str(arm.scored))
         table.add_row(str(arm.subject), arm.arm, *counts, *accuracies, str(arm.differing_head_bytes))
     table.add_section()
     accuracy = report["accuracy"]
-    means = [percent(accuracy[name]) for name in ("generic_scored", "personal", "logistic")]
+    means = [percent(accuracy[name]) for name in ("generic_scored", "personal", "personal_sgd", "logistic")]
     total = [str(sum(arm.learnt for arm in arms)), str(sum(arm.scored for arm in arms))]
     table.add_row("mean", "", *total, *means, str(report["differing_bytes"]["head"]))
     console.print(table)
     console.print(
         f"on rv32imc: {report['prediction_instructions']:,} instructions per prediction, "
-        f"{report['training_instructions']:,} to train a head",
+        f"{report['commit_instructions']:,} to solve\nfor an LDA head's weights, "
+        f"{report['training_instructions']:,} to train an SGD head",
         soft_wrap=True,
     )
 
@@ -180,18 +191,22 @@ def print_result(report: dict[str, Any], console: Console) -> None:
     """Prints the main figures."""
     accuracy = {name: percent(value) for name, value in report["accuracy"].items()}
     differing, heads = report["differing_bytes"], len(report["person_arms"])
+    worst = {name: 100 * gain for name, gain in report["worst_gain"].items()}
     console.rule("Result", align="left")
     for line in (
         f"left-out people, all windows: float {accuracy['generic_float']}, int8 {accuracy['generic_int8']}",
-        f"mean of {heads} arms: generic {accuracy['generic_scored']}, "
-        f"personal {accuracy['personal']}, logistic {accuracy['logistic']}",
+        f"mean of {heads} arms: generic {accuracy['generic_scored']}, LDA {accuracy['personal']}, "
+        f"SGD {accuracy['personal_sgd']}, logistic {accuracy['logistic']}",
+        f"least that learning gains an arm: LDA {worst['personal']:+.1f} points, "
+        f"SGD {worst['personal_sgd']:+.1f} points",
         f"board against PC: {report['windows_compared']:,} windows, {differing['forward']} bytes differ",
-        f"learning replayed on the PC: {heads} heads, {differing['head']} bytes differ",
+        f"learning replayed on the PC: {2 * heads} heads, {differing['head']} bytes differ",
         f"logits of these heads: {differing['personal_logits']} bytes differ",
         f"power cuts while learning: {len(report['power_cuts'])}; heads after the restart, "
         f"{differing['restarted_head']} bytes differ",
-        f"flash {report['flash_bytes']:,} B; RAM: arena {report['arena_bytes']:,} B, head "
-        f"{report['head_bytes']:,} B, learnt features {report['ring_bytes']:,} B",
+        f"flash {report['flash_bytes']:,} B; RAM: arena {report['arena_bytes']:,} B, SGD head "
+        f"{report['head_bytes']:,} B\nand learnt features {report['ring_bytes']:,} B, or LDA head "
+        f"{report['lda_head_bytes']:,} B",
         f"took {report['seconds']:.0f} s",
     ):
         console.print(line, soft_wrap=True)
@@ -203,21 +218,27 @@ def make_report(
     """All figures that the demo prints; accuracies are fractions.
 
     `accuracy.generic_float` and `.generic_int8` are on all windows of the people left out; `.generic_scored`,
-    `.personal` and `.logistic` are means over the arms, on each one's scored windows.
+    `.personal` (by linear discriminant analysis), `.personal_sgd` and `.logistic` are means over the arms, on
+    each one's scored windows. `worst_gain` is the least that learning adds to an arm's generic accuracy.
     """
     windows = sum(len(fold.test) for fold in folds)
-    shipped = folds[0].nano.summary()
+    shipped = folds[0].sgd.summary()
     return {
         "seed": settings.seed,
         "epochs": settings.epochs,
         "epochs_on_board": EPOCHS_ON_BOARD,
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": DESCENT.learning_rate,
         "accuracy": {
             "generic_float": sum(fold.right_float for fold in folds) / windows,
             "generic_int8": sum(fold.right_int8 for fold in folds) / windows,
             "generic_scored": float(np.mean([arm.generic for arm in arms])),
             "personal": float(np.mean([arm.personal for arm in arms])),
+            "personal_sgd": float(np.mean([arm.personal_sgd for arm in arms])),
             "logistic": float(np.mean([arm.logistic for arm in arms])),
+        },
+        "worst_gain": {
+            "personal": min(arm.personal - arm.generic for arm in arms),
+            "personal_sgd": min(arm.personal_sgd - arm.generic for arm in arms),
         },
         "differing_bytes": {
             "forward": sum(fold.verified.differing_bytes for fold in folds),
@@ -230,9 +251,11 @@ def make_report(
         "flash_bytes": shipped.flash_bytes,
         "arena_bytes": shipped.arena_bytes,
         "head_bytes": shipped.head_bytes,
-        "ring_bytes": ring_bytes(folds[0].nano, max(arm.learnt for arm in arms)),
+        "lda_head_bytes": folds[0].lda.summary().head_bytes,
+        "ring_bytes": ring_bytes(folds[0].sgd, max(arm.learnt for arm in arms)),
         "prediction_instructions": max(arm.prediction_instructions for arm in arms),
         "training_instructions": round(np.mean([arm.training_instructions for arm in arms])),
+        "commit_instructions": round(np.mean([arm.commit_instructions for arm in arms])),
         "folds": [
             {
                 "left_out": fold.left_out,
@@ -240,7 +263,7 @@ def make_report(
                 "generic_float": fold.right_float / len(fold.test),
                 "generic_int8": fold.right_int8 / len(fold.test),
                 "verified": asdict(fold.verified),
-                "summary": asdict(fold.nano.summary()) | {"macs": fold.nano.summary().macs},
+                "summary": asdict(fold.sgd.summary()) | {"macs": fold.sgd.summary().macs},
             }
             for fold in folds
         ],

@@ -32,7 +32,9 @@ def draw(arms: list[PersonArm], path: Path, note: str) -> None:
     axes = figure.subplots()
     axes.hlines(rows, generic, personal, color=PERSONAL, alpha=0.35, linewidth=5, zorder=1)
     axes.scatter(generic, rows, s=58, color=GENERIC, label="as shipped (int8)", zorder=2)
-    axes.scatter(personal, rows, s=58, color=PERSONAL, label="after learning on the board (int8)", zorder=3)
+    axes.scatter(
+        personal, rows, s=58, color=PERSONAL, label="after learning on the board (LDA, int8)", zorder=3
+    )
     # Taller than the dots and above them, so that neither hides the other.
     label = "logistic regression on the PC (float)"
     axes.scatter(logistic, rows, s=190, marker="|", linewidth=2.2, color=LOGISTIC, label=label, zorder=4)

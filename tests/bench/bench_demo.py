@@ -1,8 +1,9 @@
 """Runs the whole demo on three seeds and holds its accuracies to their bars, then lets boards on their own
 learn the arms of the first seed, from samples and presses: `just bench-demo`.
 
-Ends with status 1 if a mean personal accuracy is below 90 %, int8 costs more than one point, or a board on
-its own has another head or accuracy than the demo.
+Ends with status 1 if a mean personal accuracy is below 94.5 % (by gradient descent 90 %), an arm is worse
+after learning, int8 costs more than one point, or a board on its own has another head or accuracy than the
+demo's gradient descent.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from personal import ARMS, EPOCHS_ON_BOARD, convert  # noqa: E402
 from watch_alone import learn_alone  # noqa: E402
 
 SEEDS = (0, 1, 2)
-LOWEST_PERSONAL, LARGEST_LOSS = 0.90, 0.01
+LOWEST, LARGEST_LOSS = {"personal": 0.945, "personal_sgd": 0.90}, 0.01
 
 
 def report_of(seed: int) -> dict[str, Any]:
@@ -58,7 +59,7 @@ def boards_on_their_own(report: dict[str, Any]) -> tuple[Table, bool]:
             own = watch.personal_split(windows, subject, arm).train
             state = board.replay(nano, x[own], windows.exercise[own], EPOCHS_ON_BOARD)
             differing = board.differing_bytes(state, alone.state)
-            expected = rows[subject, ARMS[arm]]["personal"]
+            expected = rows[subject, ARMS[arm]]["personal_sgd"]
             equal &= differing == 0 and alone.personal == expected
             figures = (f"{100 * expected:.2f}", f"{100 * alone.personal:.2f}", str(differing))
             table.add_row(str(subject), ARMS[arm], str(alone.windows), *figures)
@@ -66,20 +67,22 @@ def boards_on_their_own(report: dict[str, Any]) -> tuple[Table, bool]:
 
 
 def main() -> int:
-    names = ("generic_float", "generic_int8", "personal", "logistic")
-    table = Table("seed", *names, title="mean accuracies in %", title_justify="left")
+    names = ("generic_float", "generic_int8", "personal", "personal_sgd", "logistic")
+    table = Table("seed", *names, "worst gain", title="mean accuracies in %", title_justify="left")
     failed = False
     reports = [report_of(seed) for seed in SEEDS]
     for seed, report in zip(SEEDS, reports, strict=True):
         accuracy = report["accuracy"]
-        table.add_row(str(seed), *(f"{100 * accuracy[name]:.2f}" for name in names))
-        failed |= accuracy["personal"] < LOWEST_PERSONAL
+        worst = min(report["worst_gain"].values())
+        table.add_row(str(seed), *(f"{100 * accuracy[name]:.2f}" for name in names), f"{100 * worst:+.2f}")
+        failed |= worst < 0 or any(accuracy[name] < lowest for name, lowest in LOWEST.items())
         failed |= abs(accuracy["generic_float"] - accuracy["generic_int8"]) > LARGEST_LOSS
     console = Console()
     console.print(table)
     if failed:
         console.print(
-            f"[bold]a personal mean is below {LOWEST_PERSONAL:.0%}, or int8 costs over a point[/bold]"
+            f"[bold]a mean is below {LOWEST}, an arm is worse after learning, or int8 costs over a "
+            "point[/bold]"
         )
     own, equal = boards_on_their_own(reports[0])
     console.print(own)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from learning_heads import (
 )
 from learning_sets import Samples, ranged
 from learning_shots import Shipped, User
-from personal import EPOCHS_ON_BOARD, LEARNING_RATE
+from personal import DESCENT, EPOCHS_ON_BOARD
 from torch import Tensor
 from torch_nano.heads import SGD, SgdHead
 from training import logistic_regression
@@ -84,8 +84,9 @@ def fold(windows: watch.Windows, left_out: tuple[int, ...], *, seed: int, epochs
 def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
     """What each of `LEARNERS` recognises of an arm's scored windows, in %, once it has learnt so many windows
     of each exercise (`SHOTS`, `ALL`): one result for each arm of the people left out."""
-    nano = tn.to_nano(fold.model, head=SGD(LEARNING_RATE))
-    heads = heads_of(fold.model, SGD(LEARNING_RATE))
+    unguarded = replace(DESCENT, guard=None)
+    nano = tn.to_nano(fold.model, head=unguarded)
+    heads = heads_of(fold.model, unguarded)
     results = []
     for own in fold.users:
         learnt, scored = (

@@ -68,11 +68,12 @@ def test_no_byte_differs(report: dict[str, Any]) -> None:
 
 def test_the_board_goes_on_after_a_power_cut(report: dict[str, Any], printed: str) -> None:
     (cut,) = report["power_cuts"]
-    assert (cut["subject"], cut["arm"], cut["epochs"]) == (PERSON, "right", 12)
+    half = report["person_arms"][1]["learnt"] // 2
+    assert (cut["subject"], cut["arm"], cut["windows"]) == (PERSON, "right", half)
     # What was lost is not what came back, and the arm's head is that of a board that never stopped.
     assert cut["lost_bytes"] > 0 and cut["differing_head_bytes"] == 0
     assert report["person_arms"][1]["differing_head_bytes"] == 0
-    assert "power cut while it learnt person 8's right arm, 12 epochs saved" in printed
+    assert f"power cut while it learnt person 8's right arm, {half} windows saved" in printed
 
 
 def test_the_first_screen_holds_the_first_result(printed: str) -> None:
@@ -88,25 +89,33 @@ def test_the_first_screen_holds_the_first_result(printed: str) -> None:
 
 def test_accuracies_are_fractions_of_what_they_say(report: dict[str, Any]) -> None:
     accuracy = report["accuracy"]
-    assert set(accuracy) == {"generic_float", "generic_int8", "generic_scored", "personal", "logistic"}
+    personal = {"generic_scored": "generic", "personal": "personal", "personal_sgd": "personal_sgd"}
+    personal |= {"logistic": "logistic"}
+    assert set(accuracy) == {"generic_float", "generic_int8", *personal}
     arms = report["person_arms"]
     assert [(arm["subject"], arm["arm"]) for arm in arms] == [(PERSON, "left"), (PERSON, "right")]
-    for mean, key in (("generic_scored", "generic"), ("personal", "personal"), ("logistic", "logistic")):
+    for mean, key in personal.items():
         assert accuracy[mean] == pytest.approx(np.mean([arm[key] for arm in arms]))
         for arm in arms:  # a whole number of windows
             assert arm[key] * arm["scored"] == pytest.approx(round(arm[key] * arm["scored"]))
-    # One class in seven is 14 %. Seeds 0 to 4 gave 78 to 83 % generic, 88 to 93 % personal and logistic, and
-    # at most 0.6 points between float and int8: what learnt nothing, or learnt other labels, is far below.
+    # One class in seven is 14 %. Seeds 0 to 4 gave 78 to 84 % generic, 90 to 95 % personal, 88 to 94 % by
+    # SGD, 89 to 93 % logistic, and at most 0.6 points between float and int8: what learnt nothing, or learnt
+    # other labels, is far below.
     assert accuracy["generic_float"] > 0.6
     assert abs(accuracy["generic_float"] - accuracy["generic_int8"]) <= 0.02
-    assert accuracy["personal"] > 0.8 and accuracy["logistic"] > 0.8
+    assert all(accuracy[name] > 0.8 for name in ("personal", "personal_sgd", "logistic"))
+    for key in ("personal", "personal_sgd"):
+        worst = min(arm[key] - arm["generic"] for arm in arms)
+        assert report["worst_gain"][key] == pytest.approx(worst)
+        assert worst >= 0
 
 
 def test_everything_printed_is_in_the_report(report: dict[str, Any], printed: str) -> None:
     for value in report["accuracy"].values():
         assert demo.percent(value) in printed
     keys = ("windows_compared", "bytes_compared", "flash_bytes", "arena_bytes", "head_bytes", "ring_bytes")
-    for key in (*keys, "prediction_instructions", "training_instructions"):
+    keys += ("lda_head_bytes", "prediction_instructions", "training_instructions", "commit_instructions")
+    for key in keys:
         assert f"{report[key]:,}" in printed, key
 
 
@@ -127,7 +136,7 @@ def test_a_board_on_its_own_learns_what_the_demo_learns_of_three_people() -> Non
         x[people.train], windows.exercise[people.train], seed=settings.seed, epochs=settings.epochs
     )
     nano = personal.convert(model, x[people.train])
-    epochs, before, sensed = personal.EPOCHS_ON_BOARD, [], 0
+    epochs, before, after, sensed = personal.EPOCHS_ON_BOARD, [], [], 0
     with tn.Device(qemu.QemuBoard(nano.image)) as device:
         for subject, arm in zip(watch.FOLDS[0], (0, 1, 0), strict=True):
             parts = watch.personal_split(windows, subject, arm)
@@ -138,9 +147,11 @@ def test_a_board_on_its_own_learns_what_the_demo_learns_of_three_people() -> Non
             expected = training.accuracy(board.classes(board.predict(device, nano, scored)), exercise)
             alone = learn_alone(nano.image, x, windows, subject, arm, epochs=epochs)
             assert (alone.personal, alone.state) == (expected, device.head_state()), (subject, arm)
-            # Seed 0: what learnt nothing stays at the mean of the shipped head.
-            assert alone.personal > max(before[-1], 0.8), (subject, arm, before)
+            after.append(alone.personal)
+            assert alone.personal >= max(before[-1], 0.8), (subject, arm, before)
             sensed += alone.windows
+    # Seed 0: what learnt nothing stays at the mean of the shipped head.
+    assert np.mean(after) > np.mean(before) + 0.01, (before, after)
     assert sensed > 400
 
 
@@ -168,7 +179,8 @@ def test_a_head_that_learnt_otherwise_is_noticed(output: Path, report: dict[str,
     windows = watch.load_windows()
     parts = watch.personal_split(windows, PERSON, 0)
     x = watch.normalise(windows.x, watch.axis_range(windows.x))
-    nano = personal.convert(watch.WatchNet().eval(), x[::50])
+    # Without a guard, which takes back what two epochs teach an untrained network.
+    nano = personal.convert(watch.WatchNet().eval(), x[::50], tn.heads.SGD(0.05))
     one, other = parts.train, parts.train[::-1].copy()
     with qemu.QemuBoard(nano.image) as stream:
         device = board.Device(stream)
