@@ -212,7 +212,9 @@ impl<'a> Image<'a> {
         let ram = ram.as_mut_bytes();
         let start = ram.as_ptr().align_offset(CONSTANT_ALIGNMENT);
         let copy = ram.get_mut(start..start.saturating_add(original.len())).checked_part();
-        copy.iter_mut().zip(original).for_each(|(copy, &byte)| *copy = byte);
+        if copy.len() == original.len() {
+            copy.copy_from_slice(original);
+        }
         Image { constants: [in_flash, copy], ..*self }
     }
 

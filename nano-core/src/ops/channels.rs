@@ -13,6 +13,9 @@ pub(crate) trait ChannelRules: ChannelRecord {
     /// Checks the requantization of accumulators up to `bound`, in one form or the other.
     fn check(&self, bound: i64, one_pass: bool) -> Result<(), BrokenRule>;
 
+    /// Whether [`check`](Self::check) passes the one-pass form for every sum of products below [`SMALL_SUM`]. May be false if it does.
+    fn passes_small_sums(&self) -> bool;
+
     /// Packs the channels of a layer with `outputs` output channels of `per_output` weights each, in the order of the tensor `weights`; returns
     /// them with the form of requantization that fits them all.
     #[cfg(feature = "alloc")]
@@ -27,6 +30,13 @@ impl ChannelRules for Channel {
     #[inline(always)]
     fn check(&self, bound: i64, one_pass: bool) -> Result<(), BrokenRule> {
         check_requantization(self, bound, one_pass)
+    }
+
+    // In 32 bits: 2 (SMALL_SUM + 2^28) + 2^29 + 2 stays below 2^31.
+    #[inline(always)]
+    fn passes_small_sums(&self) -> bool {
+        let is_within = |number: i32, limit: i32| number.wrapping_add(limit) as u32 <= 2 * limit as u32;
+        (2..=31).contains(&self.shift) && is_within(self.bias, 1 << 28) && is_within(self.addend, 1 << 29)
     }
 
     #[cfg(feature = "alloc")]
@@ -53,6 +63,10 @@ impl ChannelRules for WideChannel {
         Ok(())
     }
 
+    fn passes_small_sums(&self) -> bool {
+        false
+    }
+
     #[cfg(feature = "alloc")]
     fn pack(
         layer: &crate::image::Layer<'_>,
@@ -62,6 +76,9 @@ impl ChannelRules for WideChannel {
         pack::wide_channels(layer, outputs, per_output)
     }
 }
+
+/// For smaller sums of products, a channel of int8 is checked without 64-bit arithmetic.
+const SMALL_SUM: i64 = 1 << 28;
 
 /// The bound of int64 accumulators: times a multiplier of 15 bits they fit int64.
 const WIDE_BOUND: i64 = 1 << 46;
@@ -164,7 +181,11 @@ impl Check {
     #[inline(never)]
     fn pass<C: ChannelRules>(&mut self, channels: &[C], count: usize) -> bool {
         let sum = largest_sum::<C::Element>(count);
-        let passes = channels.iter().all(|channel| channel.check(sum + channel.bias().abs(), self.one_pass).is_ok());
+        let is_small = self.one_pass && sum < SMALL_SUM;
+        let passes = channels.iter().all(|channel| {
+            (is_small && channel.passes_small_sums())
+                || channel.check(sum + channel.bias().abs(), self.one_pass).is_ok()
+        });
         if passes {
             self.checked += channels.len();
         }

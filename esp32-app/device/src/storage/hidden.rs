@@ -13,10 +13,7 @@ impl<F: NorFlash> HeadStorage<F> {
     pub(super) fn hides_a_save(&mut self, half: Half) -> Result<bool, StorageError> {
         let (mut sealed, mut begun) = (false, false);
         for page in self.range(half).step_by(F::ERASE_SIZE) {
-            let mut marker = [0; 4];
-            self.flash.read(page, &mut marker).map_err(|_| StorageError::Driver)?;
-            // The queue marks a page, with more than one bit, before it writes to it.
-            if marker != [0xff; 4] {
+            if self.is_written(page)? {
                 self.look_outside_items(page, &mut sealed, &mut begun)?;
             }
         }

@@ -49,6 +49,13 @@ pub(super) struct Seal {
 pub(super) struct Buffer(pub(super) [u8; LARGEST_ITEM]);
 
 impl<F: NorFlash> HeadStorage<F> {
+    /// Whether the queue has written to a page since it was erased: it marks a page, with more than one bit, before it writes to it.
+    pub(super) fn is_written(&mut self, page: u32) -> Result<bool, StorageError> {
+        let mut marker = [0; 4];
+        self.flash.read(page, &mut marker).map_err(|_| StorageError::Driver)?;
+        Ok(marker != [0xff; 4])
+    }
+
     /// The newest seal of a generation below `below`, of a head of any model. Takes note of the largest generation in the half.
     pub(super) fn newest_seal(&mut self, half: Half, below: u32) -> Result<Option<Seal>, StorageError> {
         let (mut newest, mut generation) = (None::<Seal>, self.generation);
