@@ -20,7 +20,7 @@ use super::{Conv2d, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
-use crate::kernels::{Channel, END, Form, LANES, LITERAL, Literal, ONE_PASS, OnePass, PairedColumn};
+use crate::kernels::{Channel, END, LANES, LITERAL, ONE_PASS, PairedColumn};
 use crate::operator::{CheckedPart, Kernel, Run, nonzero, require};
 use crate::ops::channels;
 #[cfg(feature = "alloc")]
@@ -135,21 +135,6 @@ fn run(
     scratch: &mut [i8],
     output: &mut [i8],
     pass: usize,
-    sum: Option<Sum<'_, i8>>,
-) {
-    if convolution.requantization.is_one_pass() {
-        run_as::<OnePass>(convolution, input, scratch, output, pass, sum)
-    } else {
-        run_as::<Literal>(convolution, input, scratch, output, pass, sum)
-    }
-}
-
-fn run_as<F: Form>(
-    convolution: &Conv2d<'_, Channel>,
-    input: &[i8],
-    scratch: &mut [i8],
-    output: &mut [i8],
-    pass: usize,
     mut sum: Option<Sum<'_, i8>>,
 ) {
     let &Conv2d { weights, channels, pitch, .. } = convolution;
@@ -172,9 +157,9 @@ fn run_as<F: Form>(
             gather.fill(columns, pixels, (y, x), input);
             let block = Block { requantization: convolution.requantization, columns, pitch };
             match &mut sum {
-                None => block.all::<F>(channels, weights, tile.get_mut(index * per_pass..).checked_part(), pixels),
+                None => block.all(channels, weights, tile.get_mut(index * per_pass..).checked_part(), pixels),
                 Some(sum) => {
-                    block.all::<F>(channels, weights, sum.convolved, pixels);
+                    block.all(channels, weights, sum.convolved, pixels);
                     (sum.add)(sum.convolved, tile);
                 }
             }

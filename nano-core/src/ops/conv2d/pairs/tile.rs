@@ -1,6 +1,6 @@
 //! GEMM of the output channels of four pixels, or fewer at the end.
 
-use crate::kernels::{Channel, Form, LANES, PairedColumn, Requantization, dot_pairs, dot_pairs_4x4};
+use crate::kernels::{Channel, LANES, Literal, OnePass, PairedColumn, Requantization, dot_pairs, dot_pairs_4x4};
 use crate::operator::{Checked, CheckedPart, nonzero, unchecked};
 
 /// The columns of a tile of output pixels, and where these lie.
@@ -13,7 +13,7 @@ pub(super) struct Block<'a> {
 
 impl Block<'_> {
     /// Computes `channels` of a tile of `pixels` from their blocks of weights.
-    pub(super) fn all<F: Form>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
+    pub(super) fn all(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
         let (full, rest) = channels.as_chunks();
         let (weights, of_rest) =
             weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked_part();
@@ -24,37 +24,37 @@ impl Block<'_> {
             {
                 let tile = tile.get_mut(LANES * index..).checked_part();
                 if pixels > 2 {
-                    self.partial::<F, 4, 2>(channels, weights, tile, pixels);
+                    self.partial::<4, 2>(channels, weights, tile, pixels);
                 } else {
-                    self.partial::<F, 4, 1>(channels, weights, tile, pixels);
+                    self.partial::<4, 1>(channels, weights, tile, pixels);
                 }
             }
         } else {
-            self.row::<F, 4, 2>(full, weights, tile);
+            self.row::<4, 2>(full, weights, tile);
         }
         if rest.is_empty() {
             return;
         }
         let tile = tile.get_mut(full.as_flattened().len()..).checked_part();
         match rest.len() {
-            1 => self.last::<F, 1>(rest, of_rest, tile, pixels),
-            2 => self.last::<F, 2>(rest, of_rest, tile, pixels),
-            _ => self.last::<F, 3>(rest, of_rest, tile, pixels),
+            1 => self.last::<1>(rest, of_rest, tile, pixels),
+            2 => self.last::<2>(rest, of_rest, tile, pixels),
+            _ => self.last::<3>(rest, of_rest, tile, pixels),
         }
     }
 
     /// Computes the last block, of `N` channels.
-    fn last<F: Form, const N: usize>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
+    fn last<const N: usize>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
         let (channels, weights) = (channels.as_chunks::<N>().0, weights.as_chunks::<N>().0);
         if pixels < LANES {
-            self.partial::<F, N, 2>(channels, weights, tile, pixels);
+            self.partial::<N, 2>(channels, weights, tile, pixels);
         } else {
-            self.row::<F, N, 2>(channels, weights, tile);
+            self.row::<N, 2>(channels, weights, tile);
         }
     }
 
     /// Computes one block of `N` channels for the first `pixels` of a tile.
-    fn partial<F: Form, const N: usize, const PAIRS: usize>(
+    fn partial<const N: usize, const PAIRS: usize>(
         &self,
         channels: &[[Channel; N]],
         weights: &[[i8; N]],
@@ -62,7 +62,7 @@ impl Block<'_> {
         pixels: usize,
     ) {
         let mut whole = [[0; N]; LANES];
-        Block { pitch: N, ..*self }.row::<F, N, PAIRS>(channels, weights, whole.as_flattened_mut());
+        Block { pitch: N, ..*self }.row::<N, PAIRS>(channels, weights, whole.as_flattened_mut());
         for (pixel, whole) in tile.chunks_mut(nonzero(self.pitch)).zip(&whole).take(pixels) {
             pixel.iter_mut().zip(whole).for_each(|(output, &whole)| *output = whole);
         }
@@ -70,7 +70,7 @@ impl Block<'_> {
 
     /// Computes blocks of `N` channels for the first `2 * PAIRS` pixels of a whole tile.
     #[inline(never)]
-    fn row<F: Form, const N: usize, const PAIRS: usize>(
+    fn row<const N: usize, const PAIRS: usize>(
         &self,
         channels: &[[Channel; N]],
         weights: &[[i8; N]],
@@ -81,9 +81,8 @@ impl Block<'_> {
         if !weighted || columns.is_empty() || tile.len() < (LANES - 1) * pitch + N * channels.len() {
             unchecked();
         }
-        let mut first = tile.as_mut_ptr();
         let mut rest = weights;
-        for channels in channels {
+        for (index, channels) in channels.iter().enumerate() {
             // Not by `chunks_exact`, whose division costs 30 cycles.
             let Some((weights, after)) = rest.split_at_checked(columns.len()) else { break };
             rest = after;
@@ -94,14 +93,32 @@ impl Block<'_> {
             } else {
                 dot_pairs::<N, PAIRS>(bias, columns, weights)
             };
+            if !requantization.is_one_pass() {
+                self.write_literally(channels, &{ sums }, tile.get_mut(index * N..).checked_part(), 2 * PAIRS);
+                continue;
+            }
+            let first = tile.as_mut_ptr().wrapping_add(index * N);
             for (lane, (channel, sums)) in channels.iter().zip(&sums).enumerate() {
                 for (pixel, &sum) in sums.iter().take(2 * PAIRS).enumerate() {
                     // SAFETY: pixel < LANES and lane < N, and the length was checked above. A check per element costs 3 instructions per
                     // output.
-                    unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<F>(channel, sum) };
+                    unsafe { *first.add(pixel * pitch + lane) = requantization.apply_as::<OnePass>(channel, sum) };
                 }
             }
-            first = first.wrapping_add(N);
+        }
+    }
+
+    /// Requantizes a block in the literal form.
+    // One function for blocks of any number of channels: the form is rare, and code for each number takes 5 KB.
+    #[cold]
+    #[inline(never)]
+    fn write_literally(&self, channels: &[Channel], sums: &[[i32; LANES]], tile: &mut [i8], pixels: usize) {
+        for (lane, (channel, sums)) in channels.iter().zip(sums).enumerate() {
+            for (pixel, &sum) in sums.iter().take(pixels).enumerate() {
+                if let Some(output) = tile.get_mut(pixel * self.pitch + lane) {
+                    *output = self.requantization.apply_as::<Literal>(channel, sum);
+                }
+            }
         }
     }
 }
