@@ -75,73 +75,101 @@ pub(crate) fn pack(weights: &[i8], inputs: usize) -> alloc::vec::Vec<u8> {
     packed
 }
 
-/// Accumulators of `N` pairs of channels: `bias` plus the products of `inputs` with the weights in `words`, `[row][pair]`, which more words may
-/// follow.
+/// The most pairs of channels in a block.
+pub(crate) const WIDEST: usize = WIDTHS[0];
+
+/// Accumulators of a pair of channels; on rv32im, the words that give both of them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct PairOfSums([i32; 2]);
+
 #[cfg(not(target_arch = "riscv32"))]
-pub(crate) fn dot_channel_pairs<const N: usize>(bias: [[i32; 2]; N], inputs: &[i8], words: &[u32]) -> [[i32; 2]; N] {
+impl PairOfSums {
+    /// Those of no product yet, of so many rows.
+    pub(crate) fn new(bias: [i32; 2], _rows: usize) -> Self {
+        PairOfSums(bias)
+    }
+
+    /// The two accumulators, of all rows.
+    pub(crate) fn channels(self) -> [i32; 2] {
+        self.0
+    }
+}
+
+/// Adds the products of `inputs` with the weights in `words`, `[row][pair]`, which more words may follow.
+#[cfg(not(target_arch = "riscv32"))]
+pub(crate) fn add_channel_pairs(sums: &mut [PairOfSums], inputs: &[i8], words: &[u32]) {
     let (first, inputs) = inputs.split_at(inputs.len() % 2);
     let first = first.first().map(|&x| [0, x]);
-    let mut sums = bias;
-    for (inputs, words) in first.iter().chain(inputs.as_chunks().0).zip(words.as_chunks::<N>().0) {
+    for (inputs, words) in first.iter().chain(inputs.as_chunks().0).zip(words.chunks_exact(sums.len())) {
         let [x_i, x_j] = inputs.map(i32::from);
-        for (sums, &word) in sums.iter_mut().zip(words) {
+        for (PairOfSums(sums), &word) in sums.iter_mut().zip(words) {
             let [a_i, a_j, b_i, b_j] = word.to_le_bytes().map(|byte| i32::from((byte ^ 0x80) as i8));
             sums[0] += x_i * a_i + x_j * a_j;
             sums[1] += x_i * b_i + x_j * b_j;
         }
     }
-    sums
 }
 
 #[cfg(target_arch = "riscv32")]
-pub(crate) use riscv32::dot_channel_pairs;
+pub(crate) use riscv32::add_channel_pairs;
 
 #[cfg(target_arch = "riscv32")]
 mod riscv32 {
-    use crate::operator::{Checked, unchecked};
+    use super::PairOfSums;
+    use crate::operator::{Checked, CheckedPart, unchecked};
 
     const HALF: i32 = 1 << 15;
     const K: i32 = 0x0080_0080;
     const MASK: i32 = 0x00ff_00ff;
 
+    /// The words `low` and `high`.
+    impl PairOfSums {
+        /// As of the portable form.
+        #[inline(always)]
+        pub(crate) fn new([a, b]: [i32; 2], rows: usize) -> Self {
+            PairOfSums([a.wrapping_add(b << 16).wrapping_sub((rows as i32).wrapping_mul(HALF)), b])
+        }
+
+        /// As of the portable form.
+        #[inline(always)]
+        pub(crate) fn channels(self) -> [i32; 2] {
+            let PairOfSums([low, high]) = self;
+            [low.wrapping_sub(high << 16), high]
+        }
+    }
+
     /// The same in rv32im assembly.
     ///
     /// # Panics
-    /// If `N` is not one of `WIDTHS`, or there are too few words.
+    /// If the number of pairs is not one of `WIDTHS`, or there are too few words.
     #[inline(always)]
-    pub(crate) fn dot_channel_pairs<const N: usize>(
-        bias: [[i32; 2]; N],
-        inputs: &[i8],
-        words: &[u32],
-    ) -> [[i32; 2]; N] {
-        let rows = super::rows(inputs.len());
-        let halves = (rows as i32).wrapping_mul(HALF);
-        let mut low = bias.map(|[a, b]| a.wrapping_add(b << 16).wrapping_sub(halves));
-        let mut high = bias.map(|[_, b]| b);
+    pub(crate) fn add_channel_pairs(sums: &mut [PairOfSums], inputs: &[i8], words: &[u32]) {
+        let (width, rows) = (sums.len(), super::rows(inputs.len()));
         let (first, inputs) = inputs.split_at_checked(inputs.len() % 2).checked();
-        let split = words.split_at_checked(first.len() * N);
-        let (of_first, words) = split.filter(|(_, rest)| rest.len() >= inputs.len() / 2 * N + super::TRAIL).checked();
+        if words.len() < rows * width + super::TRAIL {
+            unchecked();
+        }
+        let mut words = words;
         if let Some(&x) = first.first() {
-            add_second(&mut low, &mut high, x.into(), of_first);
+            add_second(sums, x.into(), words);
+            words = words.get(width..).checked_part();
         }
         if !inputs.is_empty() {
-            let (low, high) = (&mut low[..], &mut high[..]);
-            match N {
-                8 => rows_of_8(low.first_chunk_mut().checked(), high.first_chunk_mut().checked(), inputs, words),
-                5 => rows_of_5(low.first_chunk_mut().checked(), high.first_chunk_mut().checked(), inputs, words),
-                2 => rows_of_2(low.first_chunk_mut().checked(), high.first_chunk_mut().checked(), inputs, words),
-                1 => rows_of_1(low.first_chunk_mut().checked(), high.first_chunk_mut().checked(), inputs, words),
+            match width {
+                8 => rows_of_8(sums.first_chunk_mut().checked(), inputs, words),
+                5 => rows_of_5(sums.first_chunk_mut().checked(), inputs, words),
+                2 => rows_of_2(sums.first_chunk_mut().checked(), inputs, words),
+                1 => rows_of_1(sums.first_chunk_mut().checked(), inputs, words),
                 _ => unchecked(),
             }
         }
-        core::array::from_fn(|pair| [low[pair].wrapping_sub(high[pair] << 16), high[pair]])
     }
 
     /// Adds a row that has only its second input.
     #[cold]
     #[inline(never)]
-    fn add_second(low: &mut [i32], high: &mut [i32], x: i32, words: &[u32]) {
-        for ((low, high), &word) in low.iter_mut().zip(high).zip(words) {
+    fn add_second(sums: &mut [PairOfSums], x: i32, words: &[u32]) {
+        for (PairOfSums([low, high]), &word) in sums.iter_mut().zip(words) {
             let weights = (word >> 8) as i32 & MASK;
             let products = weights.wrapping_sub(K).wrapping_mul(x).wrapping_add(HALF);
             *low = low.wrapping_add(products);
@@ -149,27 +177,33 @@ mod riscv32 {
         }
     }
 
-    /// Instructions: the word in `$word` times both inputs, added to the sums of pair `$pair`; loads the next word to `$next`.
+    /// Instructions: the word in `$word` times both inputs, added to the sums of pair `$pair`, with one more register, which `$load` may overwrite.
     macro_rules! pair {
-        ($pair:literal, $word:literal, $next:literal) => {
+        ($pair:literal, $word:literal, $other:literal, $load:expr) => {
             concat!(
-                concat!("srli ", $next, ", ", $word, ", 8\n mul ", $word, ", ", $word, ", {x}\n"),
-                concat!("and ", $next, ", ", $next, ", a2\n mul ", $next, ", ", $next, ", {y}\n"),
-                concat!("add ", $word, ", ", $word, ", ", $next, "\n lw ", $next, ", 4*", $pair, "+4(a3)\n"),
+                concat!("srli ", $other, ", ", $word, ", 8\n mul ", $word, ", ", $word, ", {x}\n"),
+                concat!("and ", $other, ", ", $other, ", a2\n mul ", $other, ", ", $other, ", {y}\n"),
+                concat!("add ", $word, ", ", $word, ", ", $other, "\n", $load, "\n"),
                 concat!("add ", $word, ", ", $word, ", {g}\n add {l", $pair, "}, {l", $pair, "}, ", $word, "\n"),
                 concat!("srai ", $word, ", ", $word, ", 16\n add {h", $pair, "}, {h", $pair, "}, ", $word, "\n"),
             )
         };
     }
 
-    /// The function of all rows, for a number of pairs with the registers of each: its word, and the next. With an odd number, `$move` brings the
-    /// next word to the register of the first one.
+    /// Instruction: loads the word of pair `$pair`.
+    macro_rules! load {
+        ($register:literal, $pair:literal) => {
+            concat!("lw ", $register, ", 4*", $pair, "(a3)")
+        };
+    }
+
+    /// The function of all rows, for a number of pairs with the instructions of each.
     // The registers named here have the short forms of instructions: the loop of eight pairs takes 8 lines of the flash cache. Weights that stream
     // through the cache evict them, and each line costs as much as 32 weights; two rows per iteration would be 1.5 % less instructions.
     macro_rules! rows {
-        ($name:ident, $width:literal, [$($pair:literal $low:ident $high:ident $word:literal $next:literal),+], $move:literal) => {
+        ($name:ident, $width:literal, [$($pair:literal $low:ident $high:ident),+], [$($step:expr),+]) => {
             #[inline(always)]
-            fn $name(low: &mut [i32; $width], high: &mut [i32; $width], inputs: &[i8], words: &[u32]) {
+            fn $name(sums: &mut [PairOfSums; $width], inputs: &[i8], words: &[u32]) {
                 let inputs = inputs.as_ptr_range();
                 // SAFETY: reads the inputs, an even number, and the words, the number of which the caller has checked. 2.8 instructions per
                 // multiply-accumulate for eight pairs, and 3.2 with one product each, for which LLVM has just enough registers.
@@ -185,12 +219,11 @@ mod riscv32 {
                         "mul {g}, {g}, {k}",
                         "sub {y}, {y}, a1",
                         "sub {g}, {half}, {g}",
-                        $(pair!($pair, $word, $next),)+
+                        $($step,)+
                         "addi {inputs}, {inputs}, 2",
                         concat!("addi a3, a3, 4*", $width),
-                        $move,
                         "bne {inputs}, {end}, 2b",
-                        $($low = inout(reg) low[$pair], $high = inout(reg) high[$pair],)+
+                        $($low = inout(reg) sums[$pair].0[0], $high = inout(reg) sums[$pair].0[1],)+
                         inputs = inout(reg) inputs.start => _,
                         end = in(reg) inputs.end,
                         k = in(reg) K,
@@ -199,6 +232,7 @@ mod riscv32 {
                         out("a0") _, out("a1") _,
                         in("a2") MASK,
                         inout("a3") words.as_ptr() => _,
+                        out("a4") _,
                         options(pure, readonly, nostack),
                     );
                 }
@@ -206,14 +240,23 @@ mod riscv32 {
         };
     }
 
-    rows!(rows_of_8, 8,
-        [0 l0 h0 "a0" "a1", 1 l1 h1 "a1" "a0", 2 l2 h2 "a0" "a1", 3 l3 h3 "a1" "a0",
-         4 l4 h4 "a0" "a1", 5 l5 h5 "a1" "a0", 6 l6 h6 "a0" "a1", 7 l7 h7 "a1" "a0"], "");
-    rows!(rows_of_5, 5,
-        [0 l0 h0 "a0" "a1", 1 l1 h1 "a1" "a0", 2 l2 h2 "a0" "a1", 3 l3 h3 "a1" "a0", 4 l4 h4 "a0" "a1"],
-        "mv a0, a1");
-    rows!(rows_of_2, 2, [0 l0 h0 "a0" "a1", 1 l1 h1 "a1" "a0"], "");
-    rows!(rows_of_1, 1, [0 l0 h0 "a0" "a1"], "mv a0, a1");
+    // The word of the last pair is the first one of a cache line. It is loaded next to the one before: the core would else begin to wait for the
+    // line 10 cycles later.
+    rows!(rows_of_8, 8, [0 l0 h0, 1 l1 h1, 2 l2 h2, 3 l3 h3, 4 l4 h4, 5 l5 h5, 6 l6 h6, 7 l7 h7], [
+        pair!(0, "a0", "a1", load!("a1", 1)), pair!(1, "a1", "a0", load!("a0", 2)),
+        pair!(2, "a0", "a1", load!("a1", 3)), pair!(3, "a1", "a0", load!("a0", 4)),
+        pair!(4, "a0", "a1", load!("a1", 5)), pair!(5, "a1", "a0", concat!(load!("a0", 6), "\n", load!("a4", 7))),
+        pair!(6, "a0", "a1", ""), pair!(7, "a4", "a1", load!("a0", 8))
+    ]);
+    rows!(rows_of_5, 5, [0 l0 h0, 1 l1 h1, 2 l2 h2, 3 l3 h3, 4 l4 h4], [
+        pair!(0, "a0", "a1", load!("a1", 1)), pair!(1, "a1", "a0", load!("a0", 2)),
+        pair!(2, "a0", "a1", load!("a1", 3)), pair!(3, "a1", "a0", load!("a4", 4)),
+        pair!(4, "a4", "a1", load!("a0", 5))
+    ]);
+    rows!(rows_of_2, 2, [0 l0 h0, 1 l1 h1], [
+        pair!(0, "a0", "a1", load!("a1", 1)), pair!(1, "a1", "a0", load!("a0", 2))
+    ]);
+    rows!(rows_of_1, 1, [0 l0 h0], [pair!(0, "a0", "a1", load!("a4", 1)), "mv a0, a4"]);
 }
 
 #[cfg(test)]
@@ -271,12 +314,9 @@ mod tests {
             let mut rest = &words[LEAD..];
             let mut sums: Vec<i32> = Vec::new();
             for width in blocks(outputs) {
-                match width {
-                    8 => sums.extend(dot_channel_pairs([[0; 2]; 8], &x, rest).as_flattened()),
-                    5 => sums.extend(dot_channel_pairs([[0; 2]; 5], &x, rest).as_flattened()),
-                    2 => sums.extend(dot_channel_pairs([[0; 2]; 2], &x, rest).as_flattened()),
-                    _ => sums.extend(dot_channel_pairs([[0; 2]; 1], &x, rest).as_flattened()),
-                }
+                let mut of_block = std::vec![PairOfSums::new([0; 2], rows(inputs)); width];
+                add_channel_pairs(&mut of_block, &x, rest);
+                sums.extend(of_block.into_iter().flat_map(PairOfSums::channels));
                 rest = &rest[rows(inputs) * width..];
             }
             assert_eq!(rest.len(), TRAIL);

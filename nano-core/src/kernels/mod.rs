@@ -27,7 +27,7 @@ pub(crate) use points::{PairOfChannels, SumsOfPoint, WeightsOfPoint, dot_points}
 #[cfg(feature = "alloc")]
 pub(crate) use requantize::one_pass_addend;
 pub(crate) use requantize::{
-    Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, TWO_PASS, TwoPass, clamp,
+    Channel, CompactChannel, Form, LITERAL, Literal, ONE_PASS, OnePass, Requantization, TWO_PASS, TwoPass, clamp,
 };
 pub(crate) use requantize_wide::{PART, WideChannel};
 pub(crate) use rows::add_rows;

@@ -36,6 +36,52 @@ pub(crate) struct Channel {
     pub(crate) shift: i32,
 }
 
+/// [`Channel`] of the form `ONE_PASS` in half the bytes, for layers whose time is that of reading flash: bias and e in one word, without the
+/// addend, which follows from e and the output's zero point. A bias has 27 bits.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub(crate) struct CompactChannel {
+    /// `bias << 5 | e`
+    bias_and_shift: i32,
+    multiplier: i32,
+}
+
+impl CompactChannel {
+    /// Magnitudes of biases are below this number.
+    #[cfg(any(feature = "alloc", test))]
+    const BIAS_LIMIT: i32 = 1 << 26;
+
+    /// A channel of the form `ONE_PASS`, if its bias fits.
+    #[cfg(any(feature = "alloc", test))]
+    pub(crate) fn new(channel: &Channel) -> Option<Self> {
+        let fits = (-Self::BIAS_LIMIT + 1..Self::BIAS_LIMIT).contains(&channel.bias);
+        let bias_and_shift = channel.bias << 5 | (channel.shift - 1);
+        fits.then_some(CompactChannel { bias_and_shift, multiplier: channel.multiplier })
+    }
+
+    /// The bias.
+    #[inline(always)]
+    pub(crate) fn bias(self) -> i32 {
+        self.bias_and_shift >> 5
+    }
+
+    /// [`OnePass`] of the channel of a layer whose output has this zero point. With y = t * 2 as of [`Channel`], the second rounding is
+    /// `(y + 2^e) >> (e + 1) = ((y >> e) + 1) >> 1`.
+    #[inline(always)]
+    pub(crate) fn requantize(self, zero_point: i32, accumulator: i32) -> i32 {
+        let high = ((i64::from(accumulator << 1) * i64::from(self.multiplier as u32)) >> 32) as i32;
+        let rounded = (subtract_if_negative::<1>(high) + 1) >> (self.bias_and_shift & 31);
+        (rounded + (2 * zero_point + 1)) >> 1
+    }
+
+    /// The channel of a layer whose output has this zero point.
+    pub(crate) fn expand(self, zero_point: i32) -> Channel {
+        let e = self.bias_and_shift & 31;
+        let addend = ((2 * zero_point + 1) << e).wrapping_add(1);
+        Channel { bias: self.bias(), multiplier: self.multiplier, addend, shift: e + 1 }
+    }
+}
+
 /// The requantization of a layer: its form and its clamp.
 #[derive(Clone, Copy)]
 pub(crate) struct Requantization {
@@ -219,6 +265,32 @@ mod tests {
             let expected = Literal::requantize(&literal, accumulator);
             let actual = OnePass::requantize(&one_pass, accumulator);
             assert_eq!(actual, expected, "round {round}: {accumulator} {literal:?}");
+        }
+    }
+
+    #[test]
+    fn a_compact_channel_expands_to_the_channel() {
+        let mut random = fastrand::Rng::with_seed(31);
+        for _ in 0..200_000 {
+            let (e, zero_point) = (random.i32(1..=21), random.i32(-128..128));
+            let limit = CompactChannel::BIAS_LIMIT;
+            let any = random.i32(1 - limit..limit);
+            let bias = random.choice([limit - 1, 1 - limit, limit, -limit, any]).unwrap();
+            let multiplier = random.i32(1 << 30..) << 1;
+            let channel = Channel { bias, multiplier, addend: one_pass_addend(e, zero_point), shift: e + 1 };
+            let Some(compact) = CompactChannel::new(&channel) else {
+                assert_eq!(bias.abs(), limit);
+                continue;
+            };
+            let expanded = compact.expand(zero_point);
+            let Channel { bias, multiplier, addend, shift } = expanded;
+            assert_eq!([bias, multiplier, addend, shift], [channel.bias, channel.multiplier, channel.addend, e + 1]);
+            assert_eq!(compact.bias(), bias);
+            let largest = ((1i64 << 31) - 3 - i64::from(channel.addend).abs()) / 2;
+            let accumulator = (i64::from(random.i32(..)).clamp(-largest, largest) as i32) >> random.u32(0..28);
+            let [actual, expected] =
+                [compact.requantize(zero_point, accumulator), OnePass::requantize(&channel, accumulator)];
+            assert_eq!(actual, expected, "{accumulator} {channel:?} {zero_point}");
         }
     }
 

@@ -72,7 +72,7 @@ impl CodeUse {
             "conv2d_winograd4_transformed" => [190, 60, 7],
             "depthwise_conv2d_lines" => [140, 40, 4],
             "fully_connected" => [58, 26, 1],
-            "fully_connected_pairs" => [86, 28, 1],
+            "fully_connected_pairs" => [58, 26, 1],
             "max_pool2d" => [38, 10, 4],
             "table" => [20, 5, 2],
             _ => [100, 40, 4],

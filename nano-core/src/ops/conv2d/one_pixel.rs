@@ -2,17 +2,21 @@
 //! ([`FULLY_CONNECTED_PAIRS`](crate::ops::FULLY_CONNECTED_PAIRS)). Taps in the padding see the input's zero point, which adds nothing; they are
 //! left out of the constants.
 
+#[cfg(feature = "alloc")]
+use alloc::vec::Vec;
+
 use super::{Attributes, OPERATOR};
 use crate::BrokenRule;
 use crate::image::{Dtype, Value};
-use crate::kernels::{LITERAL, ONE_PASS};
+#[cfg(feature = "alloc")]
+use crate::kernels::Channel;
 use crate::node::Node;
 use crate::operator::{Kernel, Run, require};
 #[cfg(feature = "alloc")]
 use crate::ops::channels;
 #[cfg(feature = "alloc")]
 use crate::ops::fully_connected;
-use crate::ops::fully_connected::ChannelPairs;
+use crate::ops::fully_connected::{ChannelPairs, FORMS};
 use crate::ops::window::{Axis, Window};
 
 /// Kernel of the convolution with one output pixel.
@@ -23,7 +27,7 @@ pub const CONV2D_ONE_PIXEL: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
-    forms: &[LITERAL, ONE_PASS],
+    forms: FORMS,
     check: |node| {
         let attributes = Attributes::read(node.attributes())?;
         let covered = covers(&attributes, node.input(0), node.output(0));
@@ -57,15 +61,24 @@ fn layer<'a>(node: &Node<'a>) -> Result<ChannelPairs<'a>, BrokenRule> {
 fn cost(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(&layer.attributes).ok()?;
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
-    let covered = covers(&attributes, input, output);
-    covered.then(|| fully_connected::cost(input.len() as u64, output.len() as u64))
+    let (form, channels, _) = covers(&attributes, input, output).then(|| product(layer, &attributes).ok())??;
+    fully_connected::cost(form, &channels, input.len() as u64)
 }
 
 #[cfg(feature = "alloc")]
 fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::image::WriteError> {
-    use alloc::vec::Vec;
-    use channels::pack::{Accumulator, requantizations};
     let attributes = Attributes::read(&layer.attributes).map_err(|broken| broken.of(super::NAME))?;
+    let (_, channels, weights) = product(layer, &attributes)?;
+    Ok(fully_connected::pack(&channels, &weights, layer.inputs[0].len()))
+}
+
+/// The matrix-vector product: form and channels of its requantization, and its weights `[channel][input]`.
+#[cfg(feature = "alloc")]
+fn product(
+    layer: &crate::image::Layer<'_>,
+    attributes: &Attributes,
+) -> Result<(u8, Vec<Channel>, Vec<i8>), crate::image::WriteError> {
+    use channels::pack::{Accumulator, requantizations};
     let Window { vertical, horizontal } = attributes.window();
     let (input, output) = (&layer.inputs[0], &layer.outputs[0]);
     let [height, width, inputs] = input.shape.map(|side| side as usize);
@@ -80,5 +93,5 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let channels = channels.zip(layer.float32("weight_scales", outputs)?);
     let folded = channels.map(|((weights, &bias), &scale)| Accumulator::fold(layer, weights, bias, scale));
     let (form, channels) = requantizations(&folded.collect::<Result<Vec<_>, _>>()?, output.zero_point);
-    Ok(fully_connected::pack(form, &channels, &weights, input.len()))
+    Ok((form, channels, weights))
 }

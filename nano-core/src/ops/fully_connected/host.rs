@@ -21,7 +21,8 @@ pub(in crate::ops) fn prepare(node: &Node<'_>, kernel: &str, processor: Processo
         "fully_connected" => {
             let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
             let blocks = groups(outputs).map(|size| (size, size));
-            prepare_with(node, &from_blocks(node.constant(0).ok()?, blocks, inputs)?, (clamp_min, clamp_max), processor)
+            let weights = from_blocks(node.constant(0).ok()?, blocks, inputs)?;
+            prepare_with(node, &weights, node.constant(1).ok()?, (clamp_min, clamp_max), processor)
         }
         "fully_connected_pairs" => prepare_pairs(node, (clamp_min, clamp_max), processor),
         _ => None,
@@ -35,17 +36,19 @@ pub(in crate::ops) fn prepare_pairs(
     processor: Processor,
 ) -> Option<Box<dyn HostLayer>> {
     let weights = from_channel_pairs(node.constant(0).ok()?, node.output(0).len(), node.input(0).len())?;
-    prepare_with(node, &weights, clamp, processor)
+    let channels = super::ChannelPairs::read(node, clamp).ok()?.expanded(node.output(0).len());
+    prepare_with(node, &weights, &channels, clamp, processor)
 }
 
 fn prepare_with(
     node: &Node<'_>,
     weights: &[i8],
+    channels: &[Channel],
     (min, max): (i32, i32),
     processor: Processor,
 ) -> Option<Box<dyn HostLayer>> {
     let requantization = Requantization::new(node.form(), min, max);
-    let (channels, inputs): (&[Channel], usize) = (node.constant(1).ok()?, node.input(0).len());
+    let inputs = node.input(0).len();
     if requantization.is_one_pass() && !are_even(channels.iter().map(|channel| &channel.multiplier)) {
         return None;
     }

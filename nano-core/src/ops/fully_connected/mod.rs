@@ -10,7 +10,7 @@ mod rows;
 
 use crate::operator::{Alias, Operator, Output, attributes};
 
-pub(crate) use pairs::ChannelPairs;
+pub(crate) use pairs::{ChannelPairs, FORMS};
 pub use pairs::FULLY_CONNECTED_PAIRS;
 #[cfg(feature = "alloc")]
 pub(crate) use pairs::{cost, pack};

@@ -1,13 +1,13 @@
 //! Fully connected layer with two output channels per multiplication, from a byte per weight; see `kernels/channel_pairs.rs`.
 //!
 //! Packed: the weights as words, of blocks of 16 output channels, then of 10, 4 and 2 for the rest, each `[row of two inputs][pair of
-//! channels]`, between two words of padding; and the channels' records.
+//! channels]`, between two words of padding; and the channels' records, an even number of them.
 
 use super::{Attributes, OPERATOR};
 use crate::BrokenRule;
 use crate::image::Dtype;
-use crate::kernels::channel_pairs::{LEAD, TRAIL, blocks, dot_channel_pairs, rows};
-use crate::kernels::{Channel, LITERAL, ONE_PASS, Requantization};
+use crate::kernels::channel_pairs::{LEAD, PairOfSums, TRAIL, WIDEST, add_channel_pairs, blocks, rows};
+use crate::kernels::{Channel, CompactChannel, ONE_PASS, Requantization};
 use crate::node::Node;
 use crate::operator::{Checked, CheckedPart, Kernel, Run, require};
 use crate::ops::channels;
@@ -20,18 +20,25 @@ pub const FULLY_CONNECTED_PAIRS: Kernel = Kernel {
     inputs: &[Dtype::Int8],
     outputs: &[Dtype::Int8],
     pitched: false,
-    forms: &[LITERAL, ONE_PASS],
+    forms: FORMS,
     check: |node| layer(node)?.check(node),
     run: Run::Apart(|node, mut io| ChannelPairs::of_checked(node, layer).run(io.inputs.get(0), io.outputs.take())),
     #[cfg(feature = "alloc")]
-    cost: |layer| Some(cost(layer.inputs[0].len() as u64, layer.outputs[0].len() as u64)),
+    cost: |layer| {
+        let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
+        let (form, channels) = channels::pack::channels(layer, outputs, inputs).ok()?;
+        cost(form, &channels, inputs as u64)
+    },
     #[cfg(feature = "alloc")]
     pack: |layer| {
         let (inputs, outputs) = (layer.inputs[0].len(), layer.outputs[0].len());
-        let (form, channels) = channels::pack::channels(layer, outputs, inputs)?;
-        Ok(pack(form, &channels, layer.int8("weights", outputs * inputs)?, inputs))
+        let (_, channels) = channels::pack::channels(layer, outputs, inputs)?;
+        Ok(pack(&channels, layer.int8("weights", outputs * inputs)?, inputs))
     },
 };
+
+/// The only form of requantization; others are rare.
+pub(crate) const FORMS: &[u8] = &[ONE_PASS];
 
 fn layer<'a>(node: &Node<'a>) -> Result<ChannelPairs<'a>, BrokenRule> {
     let Attributes { clamp_min, clamp_max } = Attributes::read(node.attributes())?;
@@ -41,7 +48,8 @@ fn layer<'a>(node: &Node<'a>) -> Result<ChannelPairs<'a>, BrokenRule> {
 /// A matrix-vector product of all elements of a node's input.
 pub(crate) struct ChannelPairs<'a> {
     words: &'a [u32],
-    channels: &'a [Channel],
+    channels: &'a [CompactChannel],
+    zero_point: i32,
     requantization: Requantization,
 }
 
@@ -49,8 +57,9 @@ impl<'a> ChannelPairs<'a> {
     /// The product of a node with this clamp.
     #[inline(always)]
     pub(crate) fn read(node: &Node<'a>, (min, max): (i32, i32)) -> Result<Self, BrokenRule> {
-        let requantization = Requantization::new(node.form(), min, max);
-        Ok(ChannelPairs { words: node.constant(0)?, channels: node.constant(1)?, requantization })
+        let requantization = Requantization::new(ONE_PASS, min, max);
+        let (words, channels) = (node.constant(0)?, node.constant(1)?);
+        Ok(ChannelPairs { words, channels, zero_point: node.output(0).zero_point, requantization })
     }
 
     /// The product that `read` reads from a node that was checked. One function, so that the program has one place that can panic.
@@ -62,17 +71,21 @@ impl<'a> ChannelPairs<'a> {
     /// Checks the constants, scratch memory and clamp.
     pub(crate) fn check(&self, node: &Node<'_>) -> Result<(), BrokenRule> {
         let (inputs, outputs) = (node.input(0).len(), node.output(0).len());
-        let length = (LEAD + TRAIL) as u64 + rows(inputs) as u64 * outputs.div_ceil(2) as u64;
+        let (pairs, records) = (outputs.div_ceil(2), self.channels.len());
+        let length = (LEAD + TRAIL) as u64 + rows(inputs) as u64 * pairs as u64;
         require!(self.words.len() as u64 == length, "wrong number of weights", self.words.len() as i64);
-        require!(self.channels.len() == outputs, "wrong number of channels", self.channels.len() as i64);
+        require!(records == 2 * pairs, "wrong number of channels", records as i64);
         node.require_no_scratch()?;
         channels::check_clamp((self.requantization.min, self.requantization.max))?;
-        let mut check = channels::Check::new(node.form());
-        let (mut words, mut channels) = (self.words.get(LEAD..).checked_part(), self.channels);
+        let mut check = channels::Check::new(ONE_PASS);
+        let mut expanded = [Channel::default(); 2 * WIDEST];
+        let (mut words, mut channels) =
+            (self.words.get(LEAD..).checked_part(), self.channels.get(..outputs).checked_part());
         for width in blocks(outputs) {
             let (block, other_words) = words.split_at_checked(width * rows(inputs)).checked_part();
             let (group, other_channels) = channels.split_at_checked((2 * width).min(channels.len())).checked_part();
-            check.pairs(group, block, width, inputs % 2 == 1)?;
+            let group = group.iter().zip(&mut expanded).map(|(from, to)| *to = from.expand(self.zero_point)).count();
+            check.pairs(expanded.get(..group).checked_part(), block, width, inputs % 2 == 1)?;
             (words, channels) = (other_words, other_channels);
         }
         Ok(())
@@ -80,66 +93,63 @@ impl<'a> ChannelPairs<'a> {
 
     /// Computes `output` from `input`.
     pub(crate) fn run(&self, input: &[i8], output: &mut [i8]) {
-        let words = self.words.get(LEAD..).checked_part();
-        let mut rest = Rest { words, channels: self.channels, output, requantization: self.requantization };
-        for width in blocks(self.channels.len()) {
-            match width {
-                8 => rest.block::<8>(input),
-                5 => rest.block::<5>(input),
-                2 => rest.block::<2>(input),
-                _ => rest.block::<1>(input),
+        let &ChannelPairs { words, channels, zero_point, requantization } = self;
+        let (mut words, channels, rows) =
+            (words.get(LEAD..).checked_part(), channels.as_chunks::<2>().0, rows(input.len()));
+        let outputs = |channels: &[CompactChannel; 2], sums: PairOfSums| {
+            let [sum_a, sum_b] = sums.channels();
+            let [a, b] = [channels[0].requantize(zero_point, sum_a), channels[1].requantize(zero_point, sum_b)];
+            [requantization.clamp(a), requantization.clamp(b)]
+        };
+        let blocks = blocks(output.len());
+        let (pairs, odd) = output.as_chunks_mut::<2>();
+        // Both go on from block to block.
+        let (mut of_sums, mut of_outputs) = (channels.iter(), pairs.iter_mut().zip(channels));
+        let mut sums = [PairOfSums::default(); WIDEST];
+        let mut last = PairOfSums::default();
+        for width in blocks {
+            let sums = sums.get_mut(..width).checked_part();
+            for (sums, channels) in sums.iter_mut().zip(&mut of_sums) {
+                *sums = PairOfSums::new(channels.map(CompactChannel::bias), rows);
             }
+            add_channel_pairs(sums, input, words);
+            for (&sums, (to, channels)) in sums.iter().zip(&mut of_outputs) {
+                *to = outputs(channels, sums);
+            }
+            last = sums.last().copied().checked_part();
+            words = words.get(width * rows..).checked_part();
+        }
+        if let ([to], Some(channels)) = (odd, channels.last()) {
+            [*to, _] = outputs(channels, last);
         }
     }
-}
 
-/// The packed blocks not yet computed.
-struct Rest<'a, 'm> {
-    words: &'a [u32],
-    channels: &'a [Channel],
-    output: &'m mut [i8],
-    requantization: Requantization,
-}
-
-impl Rest<'_, '_> {
-    /// Computes the next block, of `N` pairs of channels; the last pair may have one channel.
-    fn block<const N: usize>(&mut self, input: &[i8]) {
-        let count = self.channels.len().min(2 * N);
-        let (channels, other_channels) = self.channels.split_at_checked(count).checked_part();
-        let (output, other_outputs) = core::mem::take(&mut self.output).split_at_mut_checked(count).checked_part();
-        let bias = |index: usize| channels.get(index).map_or(0, |channel| channel.bias);
-        let bias = core::array::from_fn(|pair| [bias(2 * pair), bias(2 * pair + 1)]);
-        let sums = dot_channel_pairs::<N>(bias, input, self.words);
-        requantize(&self.requantization, channels, sums.as_flattened(), output);
-        self.words = self.words.get(N * rows(input.len())..).checked_part();
-        (self.channels, self.output) = (other_channels, other_outputs);
+    /// The channels of a layer with so many.
+    #[cfg(feature = "host")]
+    pub(super) fn expanded(&self, outputs: usize) -> alloc::vec::Vec<Channel> {
+        self.channels.iter().take(outputs).map(|channel| channel.expand(self.zero_point)).collect()
     }
 }
 
-// Not inlined, nor unrolled: weights that stream through the flash cache evict the code between two blocks, and each of its lines costs 326 cycles.
-#[inline(never)]
-fn requantize(requantization: &Requantization, channels: &[Channel], sums: &[i32], output: &mut [i8]) {
-    for ((output, channel), &sum) in output.iter_mut().zip(channels).zip(sums) {
-        *output = requantization.apply(channel, sum);
-    }
-}
-
-/// The estimate of a product. A word takes 10 instructions for each row and pair of channels, a row 10 in each block; an output 20, a block 60
-/// more. The loop branches once per row.
+/// The estimate of a product, if its channels fit. A word takes 10 instructions for each row and pair of channels, a row 10 in each block; an
+/// output 26, a block 170 more. The loop branches once per row.
 #[cfg(feature = "alloc")]
-pub(crate) fn cost(inputs: u64, outputs: u64) -> crate::image::Cost {
-    let (rows, pairs) = (inputs.div_ceil(2), outputs.div_ceil(2));
-    let blocks = blocks(outputs as usize).count() as u64;
-    crate::image::Cost {
-        instructions: 10 * rows * pairs + blocks * (10 * rows + 60) + 20 * outputs + 200,
-        stalls: blocks * (2 * rows + 12) + 9 * outputs,
-    }
+pub(crate) fn cost(form: u8, channels: &[Channel], inputs: u64) -> Option<crate::image::Cost> {
+    let fits = form == ONE_PASS && channels.iter().all(|channel| CompactChannel::new(channel).is_some());
+    let (rows, outputs) = (inputs.div_ceil(2), channels.len() as u64);
+    let (pairs, blocks) = (outputs.div_ceil(2), blocks(channels.len()).count() as u64);
+    fits.then_some(crate::image::Cost {
+        instructions: 10 * rows * pairs + blocks * (10 * rows + 170) + 26 * outputs + 300,
+        stalls: blocks * (2 * rows + 90) + 9 * outputs,
+    })
 }
 
-/// Packs a product of `[channel][input]` weights.
+/// Packs a product of `[channel][input]` weights, whose channels fit.
 #[cfg(feature = "alloc")]
-pub(crate) fn pack(form: u8, channels: &[Channel], weights: &[i8], inputs: usize) -> crate::image::Packed {
+pub(crate) fn pack(channels: &[Channel], weights: &[i8], inputs: usize) -> crate::image::Packed {
     use zerocopy::IntoBytes;
-    let constants = alloc::vec![crate::kernels::channel_pairs::pack(weights, inputs), channels.as_bytes().to_vec()];
-    crate::image::Packed { form, constants, scratch_length: 0, read: None }
+    let mut records: alloc::vec::Vec<CompactChannel> = channels.iter().filter_map(CompactChannel::new).collect();
+    records.resize(channels.len().next_multiple_of(2), CompactChannel::default());
+    let constants = alloc::vec![crate::kernels::channel_pairs::pack(weights, inputs), records.as_bytes().to_vec()];
+    crate::image::Packed { form: ONE_PASS, constants, scratch_length: 0, read: None }
 }
