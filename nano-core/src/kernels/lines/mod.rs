@@ -230,7 +230,7 @@ impl Lines {
                 let partial = if window < self.across.taps { 12 } else { 0 };
                 let outputs = calls * rows * along.outputs;
                 instructions += outputs * output / 2 + calls * (37 + rows * warm) + 48 + 4 * window * taps + partial;
-                stalls += outputs * 7 + calls * 15 + 20;
+                stalls += outputs * 8 + calls * 15 + 20;
             }
         }
         let [instructions, stalls] = [instructions, stalls].map(|each| (each * channels) as u64);
