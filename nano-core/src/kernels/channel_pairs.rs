@@ -80,6 +80,7 @@ pub(crate) const WIDEST: usize = WIDTHS[0];
 
 /// Accumulators of a pair of channels; on rv32im, the words that give both of them.
 #[derive(Clone, Copy, Default)]
+#[repr(transparent)]
 pub(crate) struct PairOfSums([i32; 2]);
 
 #[cfg(not(target_arch = "riscv32"))]
@@ -95,9 +96,10 @@ impl PairOfSums {
     }
 }
 
-/// Adds the products of `inputs` with the weights in `words`, `[row][pair]`, which more words may follow.
+/// Adds the products of `inputs` with the weights in `words`, `[row][pair]`; returns the words that follow.
 #[cfg(not(target_arch = "riscv32"))]
-pub(crate) fn add_channel_pairs(sums: &mut [PairOfSums], inputs: &[i8], words: &[u32]) {
+pub(crate) fn add_channel_pairs<'w>(sums: &mut [PairOfSums], inputs: &[i8], words: &'w [u32]) -> &'w [u32] {
+    let (words, rest) = words.split_at(rows(inputs.len()) * sums.len());
     let (first, inputs) = inputs.split_at(inputs.len() % 2);
     let first = first.first().map(|&x| [0, x]);
     for (inputs, words) in first.iter().chain(inputs.as_chunks().0).zip(words.chunks_exact(sums.len())) {
@@ -108,6 +110,7 @@ pub(crate) fn add_channel_pairs(sums: &mut [PairOfSums], inputs: &[i8], words: &
             sums[1] += x_i * b_i + x_j * b_j;
         }
     }
+    rest
 }
 
 #[cfg(target_arch = "riscv32")]
@@ -143,12 +146,11 @@ mod riscv32 {
     /// # Panics
     /// If the number of pairs is not one of `WIDTHS`, or there are too few words.
     #[inline(always)]
-    pub(crate) fn add_channel_pairs(sums: &mut [PairOfSums], inputs: &[i8], words: &[u32]) {
+    pub(crate) fn add_channel_pairs<'w>(sums: &mut [PairOfSums], inputs: &[i8], words: &'w [u32]) -> &'w [u32] {
         let (width, rows) = (sums.len(), super::rows(inputs.len()));
         let (first, inputs) = inputs.split_at_checked(inputs.len() % 2).checked();
-        if words.len() < rows * width + super::TRAIL {
-            unchecked();
-        }
+        let rest = words.split_at_checked(rows * width).map(|(_, rest)| rest);
+        let rest = rest.filter(|rest| rest.len() >= super::TRAIL).checked();
         let mut words = words;
         if let Some(&x) = first.first() {
             add_second(sums, x.into(), words);
@@ -163,6 +165,7 @@ mod riscv32 {
                 _ => unchecked(),
             }
         }
+        rest
     }
 
     /// Adds a row that has only its second input.
@@ -205,10 +208,15 @@ mod riscv32 {
             #[inline(always)]
             fn $name(sums: &mut [PairOfSums; $width], inputs: &[i8], words: &[u32]) {
                 let inputs = inputs.as_ptr_range();
-                // SAFETY: reads the inputs, an even number, and the words, the number of which the caller has checked. 2.8 instructions per
-                // multiply-accumulate for eight pairs, and 3.2 with one product each, for which LLVM has just enough registers.
+                // SAFETY: reads the inputs, an even number, and the words, the number of which the caller has checked, and reads and writes the sums.
+                // 2.8 instructions per multiply-accumulate for eight pairs, and 3.2 with one product each, for which LLVM has just enough registers.
+                // The sums as operands cost 60 instructions more: LLVM copies each of them to another place of the stack, before and after.
                 unsafe {
                     core::arch::asm!(
+                        "addi sp, sp, -16",
+                        "sw {x}, 0(sp)",
+                        $(concat!("lw {", stringify!($low), "}, 8*", $pair, "({x})"),
+                        concat!("lw {", stringify!($high), "}, 8*", $pair, "+4({x})"),)+
                         "lw a0, 0(a3)",
                         ".balign 4",
                         "2:",
@@ -223,17 +231,21 @@ mod riscv32 {
                         "addi {inputs}, {inputs}, 2",
                         concat!("addi a3, a3, 4*", $width),
                         "bne {inputs}, {end}, 2b",
-                        $($low = inout(reg) sums[$pair].0[0], $high = inout(reg) sums[$pair].0[1],)+
+                        "lw {x}, 0(sp)",
+                        "addi sp, sp, 16",
+                        $(concat!("sw {", stringify!($low), "}, 8*", $pair, "({x})"),
+                        concat!("sw {", stringify!($high), "}, 8*", $pair, "+4({x})"),)+
+                        $($low = out(reg) _, $high = out(reg) _,)+
                         inputs = inout(reg) inputs.start => _,
                         end = in(reg) inputs.end,
                         k = in(reg) K,
                         half = in(reg) HALF,
-                        x = out(reg) _, y = out(reg) _, g = out(reg) _,
+                        x = inout(reg) sums.as_mut_ptr() => _,
+                        y = out(reg) _, g = out(reg) _,
                         out("a0") _, out("a1") _,
                         in("a2") MASK,
                         inout("a3") words.as_ptr() => _,
                         out("a4") _,
-                        options(pure, readonly, nostack),
                     );
                 }
             }
@@ -315,9 +327,8 @@ mod tests {
             let mut sums: Vec<i32> = Vec::new();
             for width in blocks(outputs) {
                 let mut of_block = std::vec![PairOfSums::new([0; 2], rows(inputs)); width];
-                add_channel_pairs(&mut of_block, &x, rest);
+                rest = add_channel_pairs(&mut of_block, &x, rest);
                 sums.extend(of_block.into_iter().flat_map(PairOfSums::channels));
-                rest = &rest[rows(inputs) * width..];
             }
             assert_eq!(rest.len(), TRAIL);
             for (channel, weights) in weights.chunks_exact(inputs).enumerate() {
