@@ -137,7 +137,7 @@ pub(crate) fn cost(form: u8, channels: &[Channel], inputs: u64) -> Option<crate:
     let (rows, outputs) = (inputs.div_ceil(2), channels.len() as u64);
     let (pairs, blocks) = (outputs.div_ceil(2), blocks(channels.len()).count() as u64);
     fits.then_some(crate::image::Cost {
-        instructions: 10 * rows * pairs + blocks * (10 * rows + 100) + 26 * outputs + 370,
+        instructions: 10 * rows * pairs + blocks * (10 * rows + 100) + 26 * outputs + 350,
         stalls: blocks * (2 * rows + 90) + 9 * outputs,
     })
 }

@@ -125,7 +125,7 @@ fn cost(inputs: u64, outputs: usize) -> crate::image::Cost {
     let groups = groups(outputs).count() as u64;
     let outputs = outputs as u64;
     crate::image::Cost {
-        instructions: 3 * inputs * outputs + groups * inputs * 7 / 4 + 18 * outputs + 200,
+        instructions: 3 * inputs * outputs + groups * inputs * 7 / 4 + 18 * outputs + 270,
         stalls: groups * inputs / 2 + 9 * outputs,
     }
 }
