@@ -59,6 +59,11 @@ impl CompactChannel {
         fits.then_some(CompactChannel { bias_and_shift, multiplier: channel.multiplier })
     }
 
+    /// The right shift e.
+    pub(crate) fn shift(self) -> i32 {
+        self.bias_and_shift & 31
+    }
+
     /// The bias.
     #[inline(always)]
     pub(crate) fn bias(self) -> i32 {

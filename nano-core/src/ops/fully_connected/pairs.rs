@@ -84,6 +84,9 @@ impl<'a> ChannelPairs<'a> {
         for width in blocks(outputs) {
             let (block, other_words) = words.split_at_checked(width * rows(inputs)).checked_part();
             let (group, other_channels) = channels.split_at_checked((2 * width).min(channels.len())).checked_part();
+            // Those for which the addend cannot overflow.
+            let shift = group.iter().map(|channel| channel.shift()).find(|shift| !(1..=21).contains(shift));
+            require!(shift.is_none(), "the requantization shift is not 1 to 21", shift.unwrap_or_default());
             let group = group.iter().zip(&mut expanded).map(|(from, to)| *to = from.expand(self.zero_point)).count();
             check.pairs(expanded.get(..group).checked_part(), block, width, inputs % 2 == 1)?;
             (words, channels) = (other_words, other_channels);
