@@ -35,6 +35,37 @@ def convolutions() -> nn.Sequential:
     )
 
 
+class Residual(nn.Module):
+    """Two convolutions of `x` added to it: 3x3 ones, or 1x1, depthwise, 1x1 of more channels."""
+
+    def __init__(self, channels: int, *, separable: bool) -> None:
+        super().__init__()
+        wide = 2 * channels
+        depthwise = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        parts: list[nn.Module] = [nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU()]
+        if separable:
+            parts = [nn.Conv2d(channels, wide, 1), nn.ReLU6(), depthwise, nn.ReLU6()]
+        last = nn.Conv2d(wide, channels, 1) if separable else nn.Conv2d(channels, channels, 3, padding=1)
+        self.branch = nn.Sequential(*parts, last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.branch(x))
+
+
+def network(*middle: nn.Module, channels: int = 8, average: bool = True) -> nn.Sequential:
+    """Layers between a first convolution, [1, 12, 12] to [8, 6, 6], and pool and Linear."""
+    torch.manual_seed(0)
+    pool = nn.AdaptiveAvgPool2d(1) if average else nn.MaxPool2d(3)
+    stem = [nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU()]
+    for module in middle:
+        module.apply(lambda own: own.reset_parameters() if isinstance(own, nn.Conv2d) else None)
+    return nn.Sequential(*stem, *middle, pool, nn.Flatten(), nn.Linear(channels, 3))
+
+
+def convolution(inputs: int, outputs: int, **geometry: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, **geometry), nn.ReLU())
+
+
 def noise(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).square().mean() / (expected - expected.mean(0)).square().mean())
 
@@ -52,6 +83,35 @@ def noise(actual: Tensor, expected: Tensor) -> float:
             2,
             "2, 4",
         ),
+        (network(convolution(8, 8)), (1, 12, 12), 2, "2.0, 5"),
+        (network(convolution(8, 8, stride=2), average=False), (1, 12, 12), 2, "2.0, 5"),
+        (
+            network(convolution(8, 8, groups=8, stride=2), nn.Conv2d(8, 12, 1), channels=12, average=False),
+            (1, 12, 12),
+            3,
+            "2.0, 3, 6",
+        ),
+        (network(Residual(8, separable=False)), (1, 12, 12), 3, "2.branch.0, 2.branch.2, 5"),
+        (
+            network(convolution(8, 8), Residual(8, separable=False)),
+            (1, 12, 12),
+            4,
+            "2.0, 3.branch.0, 3.branch.2, 6",
+        ),
+        (
+            network(Residual(8, separable=True)),
+            (1, 12, 12),
+            4,
+            "2.branch.0, 2.branch.2, 2.branch.4, 5",
+        ),
+        (
+            nn.Sequential(
+                nn.Conv1d(3, 4, 5), nn.ReLU(), nn.Conv1d(4, 5, 3, stride=2), nn.Flatten(), nn.Linear(85, 2)
+            ),
+            (3, 40),
+            2,
+            "2, 4",
+        ),
     ],
 )
 def test_it_starts_as_the_float_model_and_goes_back_into_it(
@@ -60,7 +120,7 @@ def test_it_starts_as_the_float_model_and_goes_back_into_it(
     model = model.eval()
     x = inputs(shape, 64)
     nano = tn.to_nano(model, x, calibrate=x, train_last=count, learning_rate=1e-3)
-    assert isinstance(nano.head, LayersHead) and (nano.head.layers, nano.head_path) == (count, paths)
+    assert isinstance(nano.head, LayersHead) and nano.head_path == paths and nano.head.layers >= count
     row = nano.summary().layers[-1]
     assert (row.operator, row.memory, row.weight_bytes) == ("layers_head", "RAM", len(nano.head.state()))
     with torch.no_grad():
@@ -149,17 +209,19 @@ def test_losses_class_weights_and_frozen_rows_work() -> None:
             "activation follows.*end it",
         ),
         (
-            nn.Sequential(nn.Conv1d(3, 4, 3), nn.Flatten(), nn.Linear(152, 4)),
+            nn.Sequential(nn.Conv1d(3, 4, 3, dilation=2), nn.Flatten(), nn.Linear(144, 4)),
             (3, 40),
             2,
-            "no 1x1 convolution",
+            r"conv2d \(0\) has a dilation; train_last=1 is what",
         ),
+        (network(convolution(8, 8, groups=2)), (1, 12, 12), 2, "has groups"),
         (
-            nn.Sequential(nn.Conv1d(3, 4, 1), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 2)),
-            (3, 40),
+            network(convolution(8, 8), nn.AvgPool2d(3, 1, 1)),
+            (1, 12, 12),
             2,
-            "average_pool2d.*stands there",
+            r"average_pool2d \(3\) is padded",
         ),
+        (network(Residual(8, separable=False)), (1, 12, 12), 2, "adds what is computed before them"),
         (
             nn.Sequential(nn.Conv1d(3, 4, 1), nn.BatchNorm1d(4), nn.ReLU(), nn.Flatten(), nn.Linear(160, 2)),
             (3, 40),
@@ -185,17 +247,18 @@ def test_other_heads_contradict_it(head: Any) -> None:
 
 def test_a_hidden_value_that_is_read_elsewhere_is_refused() -> None:
     class Shortcut(nn.Module):
-        def __init__(self) -> None:
+        def __init__(self, join: Any) -> None:
             super().__init__()
-            self.a, self.b, self.c = nn.Linear(12, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+            self.a, self.b, self.c = nn.Linear(12, 6), nn.Linear(12, 6), nn.Linear(6, 3)
+            self.join = join
 
         def forward(self, x: Tensor) -> Tensor:
-            hidden = self.a(x)
-            return self.c(hidden + self.b(hidden))
+            return self.c(self.join(self.a(x), self.b(x)))
 
     x = inputs((12,), 8)
-    with pytest.raises(tn.errors.HeadError, match=r"add .* stands there; train_last=1"):
-        tn.to_nano(Shortcut(), x, calibrate=x, train_last=2)
+    for join, reason in ((torch.add, r"add .* adds two branches"), (torch.mul, "mul .* stands there")):
+        with pytest.raises(tn.errors.HeadError, match=rf"{reason}.*; train_last=1"):
+            tn.to_nano(Shortcut(join), x, calibrate=x, train_last=2)
 
 
 def test_learning_rates_out_of_range_are_refused() -> None:

@@ -10,7 +10,7 @@ from reference.layers_head import LayersHead
 from torch import nn
 from torch_nano import _native
 
-from .random_layers import image, largest_rate, random_layers
+from .random_layers import image, largest_rate, random_layers, random_network, rates, width_of
 from .random_samples import random_features
 
 
@@ -21,7 +21,7 @@ def test_2_000_random_steps_are_those_of_the_reference(seed: int) -> None:
     layers = random_layers(rng, scale, 1.0)
     rate = largest_rate(layers, scale, zero_point) * 2.0 ** -float(rng.integers(0, 10))
     content = image(layers, scale=scale, zero_point=zero_point, lr=rate, halve_every=7)
-    twin, width = _native.Head(content), layers[0].positions * layers[0].weight.shape[1]
+    twin, width = _native.Head(content), width_of(layers)
     features, labels = [], []
     with tn.Device(tn.device.QemuBoard(content)) as device:
         for count in range(1, 21):
@@ -37,6 +37,27 @@ def test_2_000_random_steps_are_those_of_the_reference(seed: int) -> None:
         assert logits == twin.logits(features[-1][None])[0].tolist()
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_convolutions_pools_and_sums_learn_on_the_board_as_on_the_host(seed: int) -> None:
+    rng = np.random.default_rng(2000 + seed)
+    scale, zero_point = float(np.float32(0.05)), -3
+    layers = random_network(rng, scale, 0.7)
+    rate = rates(layers, scale, zero_point)[0]
+    content = image(layers, scale=scale, zero_point=zero_point, lr=rate, halve_every=3)
+    twin = _native.Head(content)
+    features = np.stack([random_features(rng, width_of(layers), zero_point) for _ in range(12)])
+    labels = rng.integers(len(layers[-1].weight), size=12)
+    start = twin.state()
+    with tn.Device(tn.device.QemuBoard(content)) as device:
+        for sample, label in zip(features, labels.tolist(), strict=True):
+            device.learn(sample, label)
+        device.train(8)
+        twin.train(features, labels, 8)
+        assert device.head_state() == twin.state() != start, f"seed {seed}"
+        logits = device.predict(features[-1]).logits.tolist()
+        assert logits == twin.logits(features[-1][None])[0].tolist(), f"seed {seed}"
+
+
 def test_the_board_is_the_reference() -> None:
     """Against Python's integers directly, without nano-core on this machine: a ring of one sample."""
     rng = np.random.default_rng(7)
@@ -44,7 +65,7 @@ def test_the_board_is_the_reference() -> None:
     layers = random_layers(rng, scale, 0.5)
     content = image(layers, scale=scale, zero_point=zero_point, lr=0.01)
     twin = LayersHead(layers, scale=scale, zero_point=zero_point, lr=0.01)
-    features = random_features(rng, layers[0].positions * layers[0].weight.shape[1], zero_point)
+    features = random_features(rng, width_of(layers), zero_point)
     with tn.Device(tn.device.QemuBoard(content)) as device:
         device.learn(features, 0)
         device.train(50)

@@ -22,7 +22,7 @@ pub const HEAD: Option<nano_core::train::HeadSizes> = Some(nano_core::train::Hea
     trainer: nano_core::train::SgdHead::TRAINER,
     classes: CLASSES,
     features: 64,
-    layers: nano_core::train::LayerSizes { count: 0, weights: 0, hidden: 0 },
+    layers: nano_core::train::LayerSizes { count: 0, weights: 0, hidden: 0, sums: 0 },
 });
 /// The trainer of the head, in RAM of any lifetime: no other is linked.
 pub type Head<'a> = nano_core::train::SgdHead<'a>;

@@ -35,7 +35,7 @@ mod view;
 mod writer;
 
 #[cfg(feature = "alloc")]
-pub use crate::train::{RejectionDescription, StartDescription, TrainedLayer, description::*};
+pub use crate::train::{RejectionDescription, StartDescription, TrainedLayer, TrainedOperation, description::*};
 #[cfg(feature = "alloc")]
 pub use description::{
     Budget, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize, OutputDescription, Tensor,

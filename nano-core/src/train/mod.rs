@@ -133,7 +133,7 @@ pub use guard::{Score, take_back_if_worse};
 pub use head::Head;
 pub(crate) use head::only_once;
 #[cfg(feature = "alloc")]
-pub use layers::{RealLayer, TrainedLayer};
+pub use layers::{RealLayer, TrainedLayer, TrainedOperation};
 pub use loss::Loss;
 pub use no_head::NoHead;
 pub use order::{LARGEST_EPOCHS, Training};

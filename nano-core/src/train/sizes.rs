@@ -26,15 +26,17 @@ pub struct HeadSizes {
 pub struct LayerSizes {
     /// Number of layers.
     pub count: usize,
-    /// Number of weights of all layers, biases among them.
+    /// Number of weights of all layers that learn, biases among them.
     pub weights: usize,
     /// Number of outputs of all layers but the last.
     pub hidden: usize,
+    /// The largest number of sums of gradients of one output.
+    pub sums: usize,
 }
 
 impl LayerSizes {
     /// No layers: the head's memory depends on classes and features alone.
-    pub const NONE: Self = LayerSizes { count: 0, weights: 0, hidden: 0 };
+    pub const NONE: Self = LayerSizes { count: 0, weights: 0, hidden: 0, sums: 0 };
 }
 
 impl HeadSizes {

@@ -1,30 +1,71 @@
 //! Heads of several layers in images: nothing overflows, and invalid records are refused.
 
 use nano_core::Error;
-use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, WriteError, write};
+use nano_core::image::{HeadDescription, Image, LayersDescription, TrainedLayer, TrainedOperation, WriteError, write};
 use nano_core::train::{AnyHead, Head, HeadSizes, Loss, Target, Update, aggregate};
 
 use crate::builder::{Aligned, descent, head_net, place};
 
 const FEATURES: usize = 6;
 /// Bytes of a layer's record.
-const RECORD: usize = 48;
+const RECORD: usize = 108;
 
 /// Three layers, the first at two positions, every weight one of three numbers.
 fn net(zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, WriteError> {
+    written(dense(loss), zero_point, learning_rate, loss)
+}
+
+fn dense(loss: Loss) -> Vec<TrainedLayer> {
     let mut random = fastrand::Rng::with_seed(5);
-    let mut layer = |positions, inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions,
-        weights: (0..inputs * outputs).map(|_| random.choice([-0.5, 0.25, 0.5]).unwrap()).collect(),
-        biases: vec![0.1; outputs],
+    let mut layer = |positions: u32, inputs: u32, outputs: u32, clamp_low| TrainedLayer {
+        input: [positions, 1, inputs],
+        output: [positions, 1, outputs],
         clamp_low,
-        clamp_high: None,
         range: (-0.5, 1.0),
+        ..TrainedLayer::fully_connected(
+            (0..inputs * outputs).map(|_| random.choice([-0.5, 0.25, 0.5]).unwrap()).collect(),
+            vec![0.1; outputs as usize],
+        )
     };
-    let outputs = if loss == Loss::Squared { 1 } else { 3 };
-    let layers = vec![layer(2, 3, 40, Some(0.0)), layer(1, 80, 30, None), layer(1, 30, outputs, None)];
+    vec![layer(2, 3, 40, Some(0.0)), layer(1, 80, 30, None), layer(1, 30, outputs(loss), None)]
+}
+
+/// One layer of each kind, and sums of the features and of an earlier layer, over an image of two pixels by one.
+fn residual(loss: Loss) -> Vec<TrainedLayer> {
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut layer = |operation, kernel, padding, output, rows: u32, inputs: u32| TrainedLayer {
+        operation,
+        input: [2, 1, 3],
+        output,
+        kernel,
+        padding,
+        range: (-0.5, 1.0),
+        ..TrainedLayer::fully_connected(
+            (0..rows * inputs).map(|_| random.choice([-0.5, 0.25, 0.5]).unwrap()).collect(),
+            vec![0.1; rows as usize],
+        )
+    };
+    let (image, window) = ([2, 1, 3], [3, 1]);
+    let convolution = layer(TrainedOperation::Convolution, window, [1, 0], image, 3, 9);
+    let depthwise = layer(TrainedOperation::Depthwise, window, [1, 0], image, 3, 3);
+    let sum_of_features = layer(TrainedOperation::Add(0), [1, 1], [0, 0], image, 0, 0);
+    let sum = layer(TrainedOperation::Add(1), [1, 1], [0, 0], image, 0, 0);
+    let kept = TrainedLayer { learns: false, ..convolution.clone() };
+    let maximum = layer(TrainedOperation::MaxPool, window, [1, 0], image, 0, 0);
+    let mean = layer(TrainedOperation::AveragePool, [2, 1], [0, 0], [1, 1, 3], 0, 0);
+    let rows = outputs(loss);
+    let weights = (0..3 * rows).map(|_| random.choice([-0.5, 0.25, 0.5]).unwrap()).collect();
+    let last = TrainedLayer::fully_connected(weights, vec![0.1; rows as usize]);
+    vec![convolution, depthwise, sum_of_features, sum, kept, maximum, mean, last]
+}
+
+const fn outputs(loss: Loss) -> u32 {
+    if matches!(loss, Loss::Squared) { 1 } else { 3 }
+}
+
+fn written(layers: Vec<TrainedLayer>, zero_point: i32, learning_rate: f64, loss: Loss) -> Result<Aligned, WriteError> {
     let mut net = head_net();
-    net.model.labels.truncate(outputs);
+    net.model.labels.truncate(outputs(loss) as usize);
     for id in 0..net.model.inputs.len() + net.model.layers.len() {
         net.value(id).zero_point = zero_point;
     }
@@ -49,9 +90,11 @@ fn the_largest_numbers_do_not_overflow() {
             (Loss::Squared, [Target::Value(i32::MIN), Target::Value(i32::MAX)]),
         ] {
             let mut accepted = 0;
-            for exponent in 0..24 {
+            for (layers, exponent) in (0..24).flat_map(|exponent| [(dense(loss), exponent), (residual(loss), exponent)])
+            {
                 let rate = 2f64.powi(exponent - 20);
-                let image = match net(zero_point, rate, loss) {
+                let words = 4 * (layers.len() + 1);
+                let image = match written(layers, zero_point, rate, loss) {
                     Ok(image) => image,
                     Err(WriteError::Setting { name: "learning_rate", .. }) => continue,
                     Err(error) => panic!("{error}"),
@@ -68,7 +111,6 @@ fn the_largest_numbers_do_not_overflow() {
                     assert_eq!(head.state(), learnt);
                     // Every weight at its bound, in both directions.
                     let mut state = head.state().to_vec();
-                    let words = 4 * (3 + 1);
                     for (index, weight) in state[words..].chunks_exact_mut(2).enumerate() {
                         let v: i16 = if index % 5 == 0 { -32000 } else { 32000 };
                         weight.copy_from_slice(&(v + 128).to_le_bytes());
@@ -82,7 +124,7 @@ fn the_largest_numbers_do_not_overflow() {
                 })
                 .unwrap();
             }
-            assert!(accepted > 8, "{accepted} rates");
+            assert!(accepted > 16, "{accepted} rates");
         }
     }
 }
@@ -113,26 +155,42 @@ fn records_that_no_writer_leaves_are_refused() {
         assert!(matches!(found, Err(Error::Field { .. })), "word {word} = {value}: {found:?}");
     }
     let state = good.word(place::CONSTANTS) as usize + good.word(record + 4 * 12) as usize;
-    // A layer's record: positions, inputs, outputs, bias input, rate, its shift, output shift, zero point, low, high, scales.
+    // A layer's record: operation, input, output, kernel, stride, padding, other term, learns, bias input, rate, its shift, output shift, zero
+    // point, low, high, shifts of terms, shift of a skipped error, scales.
     for (word, value) in [
-        (0, 0),
-        (0, 3),
-        (1, 2),
+        (0, 1),
+        (0, 5),
         (1, 0),
-        (2, 0),
-        (2, u32::MAX),
+        (1, 3),
+        (3, 2),
         (3, 0),
-        (3, 129),
         (4, 0),
-        (5, 0),
-        (5, 31),
-        (6, 31),
-        (7, 128),
-        (8, 200),
-        (9, 128),
-        (9, -128i32 as u32 - 1),
-        (10, 0),
-        (11, f32::NAN.to_bits()),
+        (4, 3),
+        (6, 0),
+        (6, u32::MAX),
+        (7, 0),
+        (7, 1 << 16),
+        (9, 0),
+        (11, 1),
+        (12, u32::MAX),
+        (13, 1),
+        (14, 0),
+        (14, 2),
+        (15, 0),
+        (15, 129),
+        (16, 0),
+        (17, 0),
+        (17, 31),
+        (18, 31),
+        (19, 128),
+        (20, 200),
+        (21, 128),
+        (21, -128i32 as u32 - 1),
+        (22, 16),
+        (23, -1i32 as u32),
+        (24, -16i32 as u32),
+        (25, 0),
+        (26, f32::NAN.to_bits()),
     ] {
         for layer in 0..2 {
             let mut image = good.clone();

@@ -69,7 +69,7 @@ const SLICE: u32 = 1000;
 type Certainties<'py> =
     (Bound<'py, PyArray1<u16>>, Bound<'py, PyArray1<u16>>, Bound<'py, PyArray1<u32>>, Bound<'py, PyArray1<bool>>);
 
-/// Weights, biases and number of positions of one layer of a head of several layers.
+/// Weights, biases and number of pixels under the window of one layer of a head of several layers.
 type RealLayer<'py> = (Bound<'py, PyArray2<f32>>, Bound<'py, PyArray1<f32>>, usize);
 
 /// The name of a kind of targets.
@@ -135,14 +135,15 @@ impl Head {
         self.read(|head| head.features())
     }
 
-    /// For a head of several layers: the number of layers, of weights, and of outputs of all layers but the last one. Zeros for other heads.
+    /// For a head of several layers: the number of layers, of weights that learn, of outputs of all layers but the last one, and of sums of
+    /// gradients. Zeros for other heads.
     #[getter]
-    fn layer_sizes(&self) -> (usize, usize, usize) {
-        let LayerSizes { count, weights, hidden } = self.read(|head| head.sizes().layers);
-        (count, weights, hidden)
+    fn layer_sizes(&self) -> (usize, usize, usize, usize) {
+        let LayerSizes { count, weights, hidden, sums } = self.read(|head| head.sizes().layers);
+        (count, weights, hidden, sums)
     }
 
-    /// Each layer's current real weights `[outputs, inputs]` and biases `[outputs]`; only for heads of several layers.
+    /// Real weights `[outputs, inputs]` and biases `[outputs]` at present, of each layer that learns; only for heads of several layers.
     fn real_layers<'py>(&self, py: Python<'py>) -> PyResult<Vec<RealLayer<'py>>> {
         let layers = self.read(|head| match head {
             AnyHead::Layers(head) => Ok(head.real_layers()),
@@ -152,7 +153,7 @@ impl Head {
         let arrays = layers.into_iter().map(|layer| {
             let shape = (layer.biases.len(), layer.weights.len() / layer.biases.len());
             let weights = Array2::from_shape_vec(shape, layer.weights).expect("rows of one length");
-            (weights.into_pyarray(py), layer.biases.into_pyarray(py), layer.positions)
+            (weights.into_pyarray(py), layer.biases.into_pyarray(py), layer.taps)
         });
         Ok(arrays.collect())
     }

@@ -2,7 +2,7 @@
 
 use nano_core::image::{
     HeadDescription, LayersDescription, LdaDescription, RejectionDescription, SgdDescription, StartDescription,
-    SumsDescription, TrainedLayer,
+    SumsDescription, TrainedLayer, TrainedOperation,
 };
 use nano_core::train::{self, Loss};
 use numpy::PyReadonlyArrayDyn;
@@ -149,7 +149,15 @@ struct Layers<'py> {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct Layer<'py> {
-    positions: usize,
+    operation: PyBackedStr,
+    /// Of an addition: 0 for the features, else 1 + the number of the layer.
+    other: u32,
+    input: [u32; 3],
+    output: [u32; 3],
+    kernel: [u32; 2],
+    stride: [u32; 2],
+    padding: [u32; 2],
+    learns: bool,
     weights: PyReadonlyArrayDyn<'py, f32>,
     biases: PyReadonlyArrayDyn<'py, f32>,
     clamp_low: Option<f32>,
@@ -161,9 +169,31 @@ impl TryFrom<Layer<'_>> for TrainedLayer {
     type Error = PyErr;
 
     fn try_from(layer: Layer<'_>) -> PyResult<Self> {
-        let Layer { positions, weights, biases, clamp_low, clamp_high, range } = layer;
+        let Layer { operation, other, input, output, kernel, stride, padding, learns, weights, biases, .. } = layer;
+        let Layer { clamp_low, clamp_high, range, .. } = layer;
+        let operation = match &*operation {
+            "convolution" => TrainedOperation::Convolution,
+            "depthwise" => TrainedOperation::Depthwise,
+            "average_pool" => TrainedOperation::AveragePool,
+            "max_pool" => TrainedOperation::MaxPool,
+            "add" => TrainedOperation::Add(other),
+            name => return Err(PyValueError::new_err(format!("there is no trained layer {name:?}"))),
+        };
         let (weights, biases) = (weights.as_slice()?.to_vec(), biases.as_slice()?.to_vec());
-        Ok(TrainedLayer { positions, weights, biases, clamp_low, clamp_high, range })
+        Ok(TrainedLayer {
+            operation,
+            input,
+            output,
+            kernel,
+            stride,
+            padding,
+            learns,
+            weights,
+            biases,
+            clamp_low,
+            clamp_high,
+            range,
+        })
     }
 }
 

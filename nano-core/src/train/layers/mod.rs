@@ -1,31 +1,39 @@
 //! Stochastic gradient descent on the last layers of a network, in integers: forward, backward, update.
 //!
-//! Each layer is linear: fully connected, or a 1x1 convolution, which is a fully connected layer at each of its positions. Weights are those of
-//! [`SgdHead`](super::SgdHead): int16 V with one scale `s_w` per layer, `W = (V + 128) >> 8` in the products. The constant input of the bias is
-//! `B`, the integer nearest to `1 / s_x` in 1 to 128, so that a bias moves at the learning rate of the weights. One step:
+//! A layer is fully connected, a convolution, a depthwise convolution, a pool, or the sum of the layer before and an earlier one (residual).
+//! Weights are those of [`SgdHead`](super::SgdHead): int16 V with one scale `s_w` per layer, `W = (V + 128) >> 8` in the products. The constant
+//! input of the bias is `B`, the integer nearest to `1 / s_x` in 1 to 128, so that a bias moves at the learning rate of the weights. Some layers
+//! may keep the weights of the image: those take no RAM, and errors pass through them. One step:
 //!
-//! 1. Forward: `a_j = sum W_ji (q_i - z) + W_jb B`; of a layer that is not the last `q'_j = clamp(((a_j + 2^(r-1)) >> r) + z', low, high)`, which is
-//!    the activation, too (ReLU: `z' = low = -128`). The next layer's `s_x` is `s_w s_x 2^r`.
+//! 1. Forward: `a_j = sum W_ji (q_i - z) + W_jb B` at each position; an average pool has `a = sum (q - z)` and the scale `s_x / P` of `P` inputs,
+//!    a max pool `a = max (q - z)`, a sum `a = ((q - z) << u) + ((q' - z') << u')`. Of a layer that is not the last
+//!    `q_j = clamp(((a_j + 2^(r-1)) >> r) + z, low, high)`, which is the activation, too (ReLU: `z = low = -128`). The next layer's `s_x` is
+//!    `s_w s_x 2^r`. If there are sums, every `s_w` is a power of two, so the scales of two terms differ by one.
 //! 2. `e_k` of the last layer: steps 2 to 4 of `SgdHead`, and its other losses. `|e_k| <= 128` (1/256; squared error: 1) counts as 0; the others are
 //!    weighted, `(e_k * weight + 2^14) >> 15` with a Q15 weight of the class. If all errors are 0, the step ends.
-//! 3. Backward, from the last layer on: `d_i = sum_j e_j W_ji`, then the layer below has `e_i = clamp((d_i + 2^(t-1)) >> t, -limit, limit)`, and 0
-//!    where its output is at a bound of its clamp, as the activation, or int8, is flat there. `t` starts at 8.
-//! 4. Update of all layers, position by position: `g_j = (e_j * C + 2^14) >> 15`, `V_ji -= (g_j x_i + 2^(sh-1)) >> sh` in rows with an error, with
-//!    `C / 2^(15+sh) = lr s_x 2^8 / (s_w one)`. `one`, the e that stands for a gradient of 1, is 2^15 (squared error: 2^12) in the last layer and
-//!    `one / (s_w 2^t)` of the layer above in the others.
+//! 3. Backward, from the last layer on: `d_i = sum_j e_j W_ji` over all positions that read i, then the layer below has
+//!    `e_i = clamp((d_i + 2^(t-1)) >> t, -limit, limit)`, and 0 where its output is at a bound of its clamp, as the activation, or int8, is flat
+//!    there (but not of a pool, whose small outputs round to 0). `t` starts at 8. Pools and sums pass errors on as they are, a max pool to the first maximum; a layer that a later sum reads adds that
+//!    sum's error, shifted to its own unit.
+//! 4. Update of all layers that learn: `g_j = (e_j * C + 2^14) >> 15`, `V_ji -= (sum g_j x_i + 2^(sh-1)) >> sh` with the sum over the positions, in
+//!    rows with an error, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w one)`. `one`, the e that stands for a gradient of 1, is 2^15 (squared error:
+//!    2^12) in the last layer; below a layer with weights it is `one / (s_w 2^t)`, below an average pool `one P`.
 //! 5. A layer with a `|V| > 32000` is halved as `SgdHead` is: r (in the last layer S) and t fall by 1, sh rises by 1, as often as they can.
 //!
 //! Frozen rows of the last layer skip step 4; the rate can be halved every `halve_every` epochs.
 //!
 //! Bounds. `|q - z| <= 255`, `|W| <= 128`, at most 2^15 inputs: `|a| <= 2^30 + 2^14`, and r is at most 30. The `|e_k|` add up to at most 2^17
-//! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / outputs)`: `|d| <= 2^30`, and t is at most 8.
-//! Step 4 stays below 2^30 + 2^14 and `|g x| < 2^23`.
+//! (cross-entropy), 2^20 (binary: 32 outputs) or 2^15, and `limit = min(2^15 - 1, 2^23 / n, 2^22 / p)` for `n` outputs that read an input, and `p`
+//! positions: `|d| <= 2^30`, and t is at most 8. The terms of step 4 add up to less than 2^30.
 
+mod geometry;
 #[cfg(feature = "alloc")]
 mod image;
 mod layer;
 mod record;
 mod state;
+mod step;
+mod window;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, IntoBytes};
@@ -33,8 +41,7 @@ use zerocopy::{FromBytes, IntoBytes};
 #[cfg(feature = "alloc")]
 pub(super) use image::pack;
 #[cfg(feature = "alloc")]
-pub use image::{LayersDescription, TrainedLayer};
-use layer::Layers;
+pub use image::{LayersDescription, TrainedLayer, TrainedOperation};
 #[cfg(feature = "alloc")]
 pub use record::RealLayer;
 use record::{BACKWARD_SHIFT, FROZEN, LayerRecord};
@@ -56,8 +63,8 @@ use crate::train::target::Target;
 
 /// The last layers of a network in RAM, trained by stochastic gradient descent; the module's documentation has arithmetic and bounds.
 ///
-/// Its state is, little-endian: each layer's number of halvings (u32), the random state (u32), and each layer's weights V + 128 (int16),
-/// `[outputs][inputs + 1]`.
+/// Its state is, little-endian: each layer's number of halvings (u32), the random state (u32), and the weights V + 128 (int16) of each layer that
+/// learns, `[outputs][inputs + 1]`.
 pub struct LayersHead<'a> {
     record: &'a HeadRecord,
     layers: &'a [LayerRecord],
@@ -73,6 +80,8 @@ pub struct LayersHead<'a> {
     bounds: &'a mut [i32],
     /// All layers' outputs, without the last layer's.
     values: &'a mut [i8],
+    /// The sums of one output's gradients over the positions.
+    sums: &'a mut [i32],
 }
 
 impl<'a> LayersHead<'a> {
@@ -92,34 +101,24 @@ impl<'a> LayersHead<'a> {
         let errors = layers.hidden.saturating_add(sizes.classes);
         Memory {
             state_bytes: words.saturating_add(layers.weights.saturating_mul(2)),
-            scratch_words: errors.saturating_add(layers.count).saturating_add(layers.hidden.div_ceil(4)),
+            scratch_words: errors
+                .saturating_add(layers.count)
+                .saturating_add(layers.sums)
+                .saturating_add(layers.hidden.div_ceil(4)),
         }
     }
 
     #[cfg(feature = "alloc")]
     pub(super) fn aggregation(&self) -> Aggregation {
-        Aggregation::Mean(self.layers.iter().map(LayerRecord::weights).collect())
+        Aggregation::Mean(self.layers.iter().map(LayerRecord::learnt_weights).collect())
     }
 
-    /// The layers' present weights as real numbers.
+    /// The present weights of the layers that learn, as real numbers.
     #[cfg(feature = "alloc")]
     pub fn real_layers(&self) -> alloc::vec::Vec<RealLayer> {
         let (words, weights) = parts(self.state, self.layers);
-        let layers = by_layer(self.layers, weights).zip(words);
+        let layers = by_layer(self.layers, weights).zip(words).filter(|((layer, _), _)| layer.learns());
         layers.map(|((layer, stored), exponent)| layer.real(stored, exponent.get())).collect()
-    }
-
-    /// The layers with their shares of the memory.
-    fn layers(&mut self) -> Layers<'_> {
-        let (words, weights) = parts_mut(self.state, self.layers);
-        Layers {
-            records: self.layers.iter(),
-            exponents: words.get_mut(..self.layers.len()).checked_part().iter_mut(),
-            weights,
-            bounds: self.bounds.iter_mut(),
-            errors: self.errors,
-            values: self.values,
-        }
     }
 
     /// The number of times the last layer was halved.
@@ -132,6 +131,9 @@ impl<'a> LayersHead<'a> {
     fn largest_exponents(&self) -> impl Iterator<Item = u32> + use<'a> {
         let (layers, multiplier_shift) = (self.layers, self.record.constants[1]);
         layers.iter().enumerate().map(move |(index, layer)| {
+            if !layer.learns() {
+                return 0;
+            }
             let forward = if index + 1 == layers.len() { multiplier_shift } else { layer.output_shift };
             let backward = if index == 0 { LARGEST_SHIFT } else { BACKWARD_SHIFT };
             forward.min(backward).min(LARGEST_SHIFT - layer.rate_shift) as u32
@@ -145,20 +147,6 @@ impl<'a> LayersHead<'a> {
     fn set_random(&mut self, random: u32) {
         if let ([.., word], _) = parts_mut(self.state, self.layers) {
             word.set(random);
-        }
-    }
-
-    /// Sets each layer's bound to its largest |V|.
-    fn measure(&mut self) {
-        self.layers().for_each(|mut layer| layer.measure());
-    }
-
-    /// Step 1: sums of all layers, values of all but the last.
-    fn forward(&mut self, features: &[i8]) {
-        let (mut inputs, mut zero_point) = (features, self.input_zero_point);
-        for mut layer in self.layers() {
-            layer.forward(inputs, zero_point);
-            (inputs, zero_point) = (layer.values, layer.record.zero_point);
         }
     }
 
@@ -186,35 +174,15 @@ impl<'a> LayersHead<'a> {
         outputs.iter().any(|&error| error != 0)
     }
 
-    /// Step 3.
-    fn backward(&mut self) {
-        let mut layers = self.layers().rev();
-        let Some(mut above) = layers.next() else { return };
-        for mut layer in layers {
-            above.backward(&mut layer);
-            above = layer;
-        }
-    }
-
-    /// Steps 4 and 5.
-    fn update(&mut self, features: &[i8], halvings: u32) {
-        let classes = self.classes;
-        let frozen = self.outputs().iter_mut().zip(classes).filter(|(_, class)| **class & FROZEN != 0);
-        frozen.for_each(|(error, _)| *error = 0);
-        let (mut inputs, mut zero_point) = (features, self.input_zero_point);
-        let most = self.largest_exponents();
-        for (mut layer, most) in self.layers().zip(most) {
-            layer.update(inputs, zero_point, halvings, most);
-            (inputs, zero_point) = (layer.values, layer.record.zero_point);
-        }
-    }
-
     /// One step, at a rate halved `halvings` times.
     fn step_towards(&mut self, features: &[i8], target: Target, halvings: u32) -> Result<(), Error> {
         self.check(target)?;
         self.logits(features)?;
         if self.outputs_to_errors(target) {
             self.backward();
+            let classes = self.classes;
+            let frozen = self.outputs().iter_mut().zip(classes).filter(|(_, class)| **class & FROZEN != 0);
+            frozen.for_each(|(error, _)| *error = 0);
             self.update(features, halvings);
         }
         Ok(())
@@ -244,9 +212,10 @@ impl<'a> Head<'a> for LayersHead<'a> {
         let (state, mut scratch) = memory.split(ram)?;
         let (state, _) =
             <[i16]>::mut_from_prefix_with_elems(state.as_mut_bytes(), memory.state_bytes / 2).map_err(|_| wrong_ram)?;
-        let HeadSizes { classes: outputs, layers: LayerSizes { count, hidden, .. }, .. } = sizes;
+        let HeadSizes { classes: outputs, layers: LayerSizes { count, hidden, sums, .. }, .. } = sizes;
         let errors = scratch.split_off_mut(..hidden + outputs).ok_or(wrong_ram)?;
         let bounds = scratch.split_off_mut(..count).ok_or(wrong_ram)?;
+        let sums = scratch.split_off_mut(..sums).ok_or(wrong_ram)?;
         let (values, _) = <[i8]>::mut_from_prefix_with_elems(scratch.as_mut_bytes(), hidden).map_err(|_| wrong_ram)?;
         let mut head = LayersHead {
             record,
@@ -259,6 +228,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
             errors,
             bounds,
             values,
+            sums,
         };
         head.reset();
         Ok(head)
@@ -277,8 +247,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn macs(&self) -> u64 {
-        let macs = |layer: &LayerRecord| layer.values() as u64 * u64::from(layer.inputs);
-        self.layers.iter().map(macs).sum()
+        self.layers.iter().map(LayerRecord::macs).sum()
     }
 
     fn logit_scale(&self) -> f32 {
@@ -343,9 +312,16 @@ impl<'a> Head<'a> for LayersHead<'a> {
     }
 
     fn reset(&mut self) {
-        let (words, weights) = parts_mut(self.state, self.layers);
+        let (words, mut weights) = parts_mut(self.state, self.layers);
         words.fill(U32::ZERO);
-        weights.iter_mut().zip(self.initial).for_each(|(own, &initial)| *own = initial);
+        let mut initial = self.initial;
+        for layer in self.layers {
+            let initial = initial.split_off(..layer.weights()).checked_part();
+            if layer.learns() {
+                let own = weights.split_off_mut(..layer.weights()).checked_part();
+                own.iter_mut().zip(initial).for_each(|(own, &initial)| *own = initial);
+            }
+        }
         self.set_random(FIRST_RANDOM);
         self.measure();
     }

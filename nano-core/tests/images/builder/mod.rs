@@ -424,12 +424,12 @@ pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
 /// A head of two layers, with four hidden features and a ReLU between them; its weights repeat.
 pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDescription {
     let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
-        positions: 1,
-        weights: (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
-        biases: vec![0.1; outputs],
         clamp_low,
-        clamp_high: None,
         range: (-0.5, 1.0),
+        ..TrainedLayer::fully_connected(
+            (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect(),
+            vec![0.1; outputs],
+        )
     };
     let layers = vec![layer(features, 4, Some(0.0)), layer(4, outputs, None)];
     HeadDescription::Layers(LayersDescription { layers, descent })

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from ..calibration.ranges import Bounds
@@ -15,12 +13,10 @@ from ..errors import HeadError, HeadWarning, warn
 from ..heads import LDA, SGD, HeadSettings, Prototype, Start
 from ..heads.start import Layer
 from ..ir.graph import Graph, Node
-from ..ops._channels import ChannelsOperator
 from ..ops.argmax import argmax_of
-from ..ops.conv2d import Conv2d
 from ..ops.fully_connected import FullyConnected
-from ..ops.move import is_free
 from .module_with_ranges import ModuleWithRanges
+from .trained_layers import described, has_weights, trained_nodes
 
 
 @dataclass(frozen=True)
@@ -96,36 +92,23 @@ def cut_before(graph: Graph, split: LastLayers | None) -> Graph:
 
 
 def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
-    """The last `count` Linear layers and 1x1 convolutions of a graph.
+    """The last `count` Linear layers and convolutions of a graph, and what is between them.
 
     Args:
         settings: how they learn.
         ranges: of the outputs between them.
 
     Raises:
-        HeadError: the model does not end in so many such layers, one after the other, or in one class alone.
+        HeadError: the model does not end in so many such layers, or in one class alone.
     """
     if len(graph.outputs) > 1:
         raise HeadError(
             f"train_last={count} needs a model that returns one tensor; it returns {len(graph.outputs)}"
         )
-    nodes: list[Node] = []
-    value = graph.outputs[0]
-    while len(nodes) < count:
-        node = graph.producer(value)
-        reason = _refusal(graph, node, value, last=not nodes)
-        if node is None or reason:
-            raise HeadError(
-                f"train_last={count} needs {count} Linear layers or 1x1 convolutions at the end of the "
-                f"model, with nothing but activations that clamp (ReLU, ReLU6) between them, but {reason}; "
-                + (f"train_last={len(nodes)} is what it can train" if nodes else "end it in a Linear")
-            )
-        if not is_free(graph, node):
-            nodes.insert(0, node)
-        value = node.inputs[0]
-    layers = [_layer(graph, node, ranges) for node in nodes]
+    nodes = trained_nodes(graph, count)
+    layers = described(graph, nodes, ranges)
     _check_loss(settings, len(layers[-1]["weights"]))
-    paths = tuple(graph.module_path(node) for node in nodes)
+    paths = tuple(graph.module_path(node) for node in nodes if has_weights(node))
     description = {
         "trainer": "layers",
         "layers": layers,
@@ -138,51 +121,6 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         "rejection": None,
     }
     return LastLayers(description, paths, nodes[0].name)
-
-
-def _refusal(graph: Graph, node: Node | None, value: str, last: bool) -> str:
-    """Why a node cannot be trained, or stand between trained layers; "" if it can."""
-    if node is None:
-        return "there is nothing in front of the others but the model's input"
-    name = f"{node.operator.name} ({graph.values[value].module_path or 'the model itself'})"
-    if (not last and len(graph.consumers(value)) > 1) or (last and graph.consumers(value)):
-        return f"the output of {name} is read elsewhere too"
-    if is_free(graph, node):
-        return ""
-    if not isinstance(node.operator, FullyConnected | Conv2d):
-        return f"{name} stands there"
-    if isinstance(node.operator, Conv2d):
-        operator = node.operator
-        if operator != Conv2d((1, 1), clamp_low=operator.clamp_low, clamp_high=operator.clamp_high):
-            return f"{name} is no 1x1 convolution without stride, padding and groups"
-    if last and graph.values[value].layout is not None:
-        return f"the model returns the result of {name} in another shape or order"
-    if last and node.operator.without_clamp() != node.operator:
-        return f"an activation follows {name}"
-    derived = [parameter for parameter in node.parameters.values() if parameter in graph.derived]
-    if derived:
-        return (
-            f"{name} has weights that are computed of others (a batch norm after it, weight_norm, prune), "
-            "which the device does not train (fuse it with torch.nn.utils.fusion.fuse_conv_bn_eval, or "
-            "torch.nn.utils.parametrize.remove_parametrizations)"
-        )
-    return ""
-
-
-def _layer(graph: Graph, node: Node, ranges: Mapping[str, Bounds]) -> dict[str, Any]:
-    operator = node.operator
-    assert isinstance(operator, ChannelsOperator)
-    weight = operator.to_device_weight(graph.parameters[node.parameters["weight"]])
-    bias = node.parameters.get("bias")
-    pixels = graph.values[node.output].shape[1:] if isinstance(operator, Conv2d) else ()
-    return {
-        "positions": int(torch.Size(pixels).numel()),
-        "weights": weight.reshape(len(weight), -1).contiguous().numpy(),
-        "biases": np.zeros(len(weight), np.float32) if bias is None else graph.parameters[bias].numpy(),
-        "clamp_low": operator.clamp_low,
-        "clamp_high": operator.clamp_high,
-        "range": ranges.get(node.output, (0.0, 0.0)),
-    }
 
 
 def _head(

@@ -447,8 +447,7 @@ class NanoModule(ConvertedModel):
             )
         if not isinstance(model, nn.Module):
             raise HeadError(f"model is {shown(model)}; expected the nn.Module that to_nano was given")
-        shape = self._graph.graph.values[self._graph.graph.outputs[0]].shape
-        self.head.write_into(model, self.head_path.split(", "), torch.Size(shape[1:]).numel())
+        self.head.write_into(model, self.head_path.split(", "))
 
     def export(
         self,

@@ -38,7 +38,7 @@ def rust_module(model: _native.Model, head: Head | None, graph: Graph) -> str:
         f"    trainer: nano_core::train::{type(head).__name__}::TRAINER,\n"
         f"    classes: CLASSES,\n    features: {head.features},\n"
         f"    layers: nano_core::train::LayerSizes {{ count: {head.layer_sizes[0]}, "
-        f"weights: {head.layer_sizes[1]}, hidden: {head.layer_sizes[2]} }},\n}})"
+        f"weights: {head.layer_sizes[1]}, hidden: {head.layer_sizes[2]}, sums: {head.layer_sizes[3]} }},\n}})"
         if head
         else "None"
     )

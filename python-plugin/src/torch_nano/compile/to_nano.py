@@ -108,10 +108,11 @@ def to_nano(
             name: that Linear, which must end the model. None: no layer. The head learns by
             :class:`torch_nano.heads.SGD`; settings change that, and take the Linear that ends the model:
             `heads.SGD(...)`, `heads.LDA(...)`, `heads.Prototype(...)`.
-        train_last: number of Linear layers and 1x1 convolutions at the end of the model that learn on the
-            device. 2 or more, frozen or not, learn together (:class:`torch_nano.heads.LayersHead`), by
-            gradient descent with `learning_rate` or the settings of `head=heads.SGD(...)`. Only activations
-            that clamp (ReLU, ReLU6) may be between them.
+        train_last: number of Linear layers and convolutions, depthwise ones too, at the end of the model that
+            learn on the device. 2 or more, frozen or not, learn together
+            (:class:`torch_nano.heads.LayersHead`), by gradient descent with `learning_rate` or the settings
+            of `head=heads.SGD(...)`. Only activations that clamp (ReLU, ReLU6), pools and residual additions
+            of what one of them reads may be between them.
         learning_rate: of the head, in real numbers, or "auto"; None: that of the settings, or of
             :class:`torch_nano.heads.SGD`.
         rejection: how the head's confidence is calibrated, and inputs of no known class are rejected, from

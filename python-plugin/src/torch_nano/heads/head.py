@@ -121,10 +121,10 @@ class Head(nn.Module):
         return self._head.features
 
     @property
-    def layer_sizes(self) -> tuple[int, int, int]:
-        """For a head of several layers the numbers of layers, weights, and outputs without the last layer's,
-        which its memory depends on; for a :class:`PrototypeHead` with a start the number of its means in
-        place of weights; zeros for others.
+    def layer_sizes(self) -> tuple[int, int, int, int]:
+        """For a head of several layers the numbers of layers, weights that learn, outputs without the last
+        layer's, and sums of gradients, which its memory depends on; for a :class:`PrototypeHead` with a start
+        the number of its means in place of weights; zeros for others.
         """
         return self._head.layer_sizes
 

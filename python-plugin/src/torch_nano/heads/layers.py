@@ -12,8 +12,9 @@ from .sgd import SgdHead
 class LayersHead(SgdHead):
     """The last layers of a network, trained by stochastic gradient descent and backpropagation in integers.
 
-    `to_nano(train_last=2)` makes it from layers that are Linear or 1x1 convolutions. The methods are those of
-    :class:`~torch_nano.heads.SgdHead`. nano-core (`train::LayersHead`) has the arithmetic and its bounds.
+    `to_nano(train_last=2)` makes it from layers that are Linear or convolutions, with pools and residual
+    additions between them. The methods are those of :class:`~torch_nano.heads.SgdHead`.
+    nano-core (`train::LayersHead`) has the arithmetic and its bounds.
 
     >>> import torch, torch_nano as tn
     >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
@@ -29,41 +30,39 @@ class LayersHead(SgdHead):
 
     @property
     def layers(self) -> int:
-        """Number of layers."""
+        """Number of layers, those without weights among them."""
         return self.layer_sizes[0]
 
     def weights(self) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's present weights [outputs, inputs] and biases [outputs], dequantized to float32; inputs
-        are in the device's order (height, width, channels).
+        """Present weights [outputs, inputs] and biases [outputs] of each layer that learns, dequantized to
+        float32; inputs are in the device's order (height, width, channels).
         """
         layers = self._head.real_layers()
         return [(torch.from_numpy(weight), torch.from_numpy(bias)) for weight, bias, _ in layers]
 
-    def write_into(self, model: nn.Module, paths: list[str], positions: int) -> None:
+    def write_into(self, model: nn.Module, paths: list[str]) -> None:
         """Writes :meth:`weights` into the modules of a float model, in torch's order.
 
         Args:
             model: the model that this head was made from, or one with such modules.
             paths: paths of the modules, in the layers' order.
-            positions: the number of pixels of the features before the head.
 
         Raises:
             HeadError: the model has no such modules; nothing is then written.
         """
         modules = [_module(model, path) for path in paths]
-        before, values = positions, []
-        for module, (weight, bias), (_, _, own) in zip(
+        values = []
+        for module, (weight, bias), (_, _, pixels) in zip(
             modules, self.weights(), self._head.real_layers(), strict=True
         ):
             # In torch, the columns of a layer over several pixels are in channels-first order.
-            columns = weight.reshape(len(weight), before // own, -1).movedim(1, 2)
+            columns = weight.reshape(len(weight), pixels, -1).movedim(1, 2)
             if columns.numel() != module.weight.numel() or (module.bias is None and bias.any()):
                 raise HeadError(
                     f"{module} cannot take weights {list(weight.shape)} with biases: expected the model that "
                     "the head was made from (a layer that learns on a device needs a bias)"
                 )
             values.append((module, columns.reshape(module.weight.shape), bias))
-            before = own
         with torch.no_grad():
             for module, weight, bias in values:
                 module.weight.copy_(weight)
@@ -78,5 +77,5 @@ def _module(model: nn.Module, path: str) -> nn.Linear | nn.Conv1d | nn.Conv2d:
     found = dict(model.named_modules()).get(path)
     if not isinstance(found, nn.Linear | nn.Conv1d | nn.Conv2d):
         kind = "no module" if found is None else f"a {type(found).__name__}"
-        raise HeadError(f"the model has {kind} {path!r}; expected a Linear or 1x1 convolution there")
+        raise HeadError(f"the model has {kind} {path!r}; expected a Linear or a convolution there")
     return found
