@@ -105,7 +105,7 @@ impl LayerRecord {
 
     /// Number of weights, biases among them.
     pub fn weights(&self) -> usize {
-        if self.has_weights() { self.outputs() * (self.inputs() + 1) } else { 0 }
+        if self.has_weights() { self.outputs() * self.row() } else { 0 }
     }
 
     /// Number of weights in RAM.
@@ -121,9 +121,19 @@ impl LayerRecord {
     /// Number of inputs of one output, without the bias: at least 1, as a chunk size must be.
     pub fn inputs(&self) -> usize {
         match self.operation() {
-            Operation::Convolution => (self.taps() * self.input[2] as usize).max(1),
+            Operation::Convolution => (self.taps() * self.channels()).max(1),
             _ => self.taps().max(1),
         }
+    }
+
+    /// Number of weights of one output, with the bias: at least 1, as a chunk size must be.
+    pub fn row(&self) -> usize {
+        self.inputs().wrapping_add(1).max(1)
+    }
+
+    /// Number of input channels: at least 1, as a chunk size must be.
+    pub fn channels(&self) -> usize {
+        self.input[2].max(1) as usize
     }
 
     /// Number of output channels: at least 1, as a chunk size must be.
@@ -151,7 +161,7 @@ impl LayerRecord {
 
     /// Words in which an update adds up the gradients of one output over the positions.
     pub fn sums(&self) -> usize {
-        if self.learns() && (self.positions() > 1 || !self.is_matrix()) { self.inputs() + 1 } else { 0 }
+        if self.learns() && (self.positions() > 1 || !self.is_matrix()) { self.row() } else { 0 }
     }
 
     /// The largest error of an output of a hidden layer.
@@ -208,7 +218,7 @@ impl LayerRecord {
         let step = f64::from(self.weight_scale) / 256.0 * (1u64 << exponent) as f64;
         let bias_step = step * f64::from(self.input_scale) * f64::from(self.bias_input);
         let real = |stored: i16, step: f64| (f64::from(i32::from(stored) - 128) * step) as f32;
-        let rows = || stored.chunks_exact(self.inputs() + 1);
+        let rows = || stored.chunks_exact(self.row());
         RealLayer {
             taps: self.taps(),
             weights: rows().flat_map(|row| row[..row.len() - 1].iter().map(|&v| real(v, step))).collect(),

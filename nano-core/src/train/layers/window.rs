@@ -29,12 +29,12 @@ fn pixels_mut<'s>(
 
 /// Each row's weight of one tap of a depthwise layer.
 fn of_tap<'w>(layer: &LayerRecord, weights: &'w [i16], tap: usize) -> impl Iterator<Item = i32> + use<'w> {
-    weights.iter().skip(tap).step_by(layer.inputs() + 1).map(|&v| i32::from(v >> 8))
+    weights.iter().skip(tap).step_by(layer.row()).map(|&v| i32::from(v >> 8))
 }
 
 /// Convolution: `sum (high byte of w) * (q - zero_point)` of each position and row `[inputs + 1]`.
 pub(super) fn products(layer: &LayerRecord, weights: &[i16], input: Input<'_>, sums: &mut [i32]) {
-    let (channels, length) = (layer.input[2] as usize, layer.inputs() + 1);
+    let (channels, length) = (layer.channels(), layer.row());
     for (position, sums) in sums.chunks_exact_mut(layer.outputs()).enumerate() {
         let biases = of_tap(layer, weights, length - 1);
         sums.iter_mut().zip(biases).for_each(|(sum, bias)| *sum = bias * layer.bias_input);
@@ -87,12 +87,12 @@ pub(super) fn maxima(layer: &LayerRecord, input: Input<'_>, sums: &mut [i32]) {
 
 /// Transposed convolution of the errors: for each input the sum over the outputs that read it.
 pub(super) fn transposed_products(layer: &LayerRecord, weights: &[i16], errors: &[i32], lower: &mut [i32]) {
-    let channels = layer.input[2] as usize;
+    let channels = layer.channels();
     lower.fill(0);
     for (position, errors) in errors.chunks_exact(layer.outputs()).enumerate() {
         for segment in layer.window(position) {
             let lower = lower.get_mut(segment.pixels(channels)).checked_part();
-            for (row, &error) in weights.chunks_exact(layer.inputs() + 1).zip(errors) {
+            for (row, &error) in weights.chunks_exact(layer.row()).zip(errors) {
                 if error != 0 {
                     let row = row.get(segment.taps(channels)).checked_part();
                     lower.iter_mut().zip(row).for_each(|(sum, &v)| *sum += error * i32::from(v >> 8));
@@ -162,10 +162,10 @@ pub(super) fn descend(
 ) {
     let outputs = layer.outputs();
     let depthwise = layer.operation() == Operation::Depthwise;
-    let channels = layer.input[2] as usize;
+    let channels = layer.channels();
     let half = 1 << (shift - 1);
-    let sums = sums.get_mut(..layer.inputs() + 1).checked_part();
-    for (output, row) in weights.chunks_exact_mut(layer.inputs() + 1).enumerate() {
+    let sums = sums.get_mut(..layer.row()).checked_part();
+    for (output, row) in weights.chunks_exact_mut(layer.row()).enumerate() {
         sums.fill(0);
         let own = gradients.iter().skip(output).step_by(outputs).enumerate().filter(|(_, gradient)| **gradient != 0);
         for (position, &gradient) in own {
