@@ -5,6 +5,9 @@
 user's part of digits and MNIST-5k: LayersHead, and float32 SGD with the same weights, rate, schedule and
 order of the samples. Prints both and the gap, RAM, and instructions on the emulated rv32imc board; ends with
 status 1 if the mean gap of a set, or the RAM, is above its limit.
+
+Then the last convolution and the head on digits of another kind (`last_block.py`), with limits of the gain
+over the head alone, of the gap to float and of a session's RAM.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "python-plugin/examples"), str(ROOT / "tests")]
 
+import last_block  # noqa: E402
 import learning_sets  # noqa: E402
 from learning_heads import percent, real, score  # noqa: E402
 from learning_sets import CLASSES, FEATURES, Frozen  # noqa: E402
@@ -34,6 +38,9 @@ SETTINGS = tn.heads.SGD(LEARNING_RATE, halve_every=HALVE_EVERY)
 SETS, SEEDS = ("digits", "mnist_5k"), range(5)
 #: Largest loss of accuracy to float, in points, mean over the seeds; most bytes of RAM.
 LARGEST_GAP, LARGEST_RAM = 0.5, 32 * 1024
+#: Of the last block: least gain over the head alone and largest loss to float, in points, mean over the
+#: seeds; most bytes of a session.
+LEAST_GAIN, LARGEST_BLOCK_GAP, LARGEST_SESSION = 2.0, 1.0, 96 * 1024
 
 
 @dataclass(frozen=True)
@@ -112,6 +119,28 @@ def instructions(frozen: Frozen) -> tuple[int, int]:
     return forward, step
 
 
+def transfer(console: Console) -> list[str]:
+    """Prints what the last block and the head learn of other digits; returns the limits exceeded."""
+    table = Table("seed", "head %", "block + head %", "float %", "gain", "gap", title="Other digits")
+    results = [last_block.measure(seed) for seed in SEEDS]
+    rows = [
+        (own.head, own.block, own.block_in_float, own.block - own.head, own.block_in_float - own.block)
+        for own in results
+    ]
+    mean = np.mean(rows, axis=0)
+    for name, row in zip([*map(str, SEEDS), "mean"], [*rows, mean], strict=True):
+        table.add_row(name, *(f"{value:.2f}" for value in row))
+    console.print(table)
+    ram = results[0].ram
+    console.print(f"RAM of a session that trains the last block and the head: {ram} B")
+    limits = {
+        f"gain {mean[3]:.2f}; at least {LEAST_GAIN} points": mean[3] >= LEAST_GAIN,
+        f"{mean[4]:.2f} points behind float; {LARGEST_BLOCK_GAP} is the limit": mean[4] <= LARGEST_BLOCK_GAP,
+        f"a session of {ram} B; {LARGEST_SESSION} is the limit": ram <= LARGEST_SESSION,
+    }
+    return [f"the last block: {text}" for text, holds in limits.items() if not holds]
+
+
 def main() -> int:
     """Measures and prints; 1 if a limit is exceeded."""
     console, missed = Console(), []
@@ -140,6 +169,7 @@ def main() -> int:
     console.print(f"({forward / weights:.1f} per weight), a step {step} ({step / weights:.1f} per weight)")
     if ram > LARGEST_RAM:
         missed.append(f"{ram} B of RAM; {LARGEST_RAM} is the limit")
+    missed += transfer(console)
     for line in missed:
         console.print(line, style="bold red")
     return 1 if missed else 0
