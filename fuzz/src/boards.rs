@@ -12,7 +12,7 @@ use crate::builder::{
 
 /// An image with each kind of head, of one input and one output, and one of several inputs and outputs.
 pub(crate) fn heads() -> Vec<Aligned> {
-    let sums = SumsDescription { classes: 2, capacity: 4, start: None };
+    let sums = SumsDescription { classes: 2, capacity: 4, start: None, half_life: 0 };
     let heads = [
         None,
         Some(HeadDescription::Lda(LdaDescription { sums: sums.clone(), shrinkage: 0.2 })),
@@ -64,7 +64,7 @@ fn started() -> SumsDescription {
         mean_strength: 0.5,
         spread_strength: 2.0,
     };
-    SumsDescription { classes: 2, capacity: 4, start: Some(start) }
+    SumsDescription { classes: 2, capacity: 4, start: Some(start), half_life: 0 }
 }
 
 fn layers(loss: Loss) -> Option<HeadDescription> {

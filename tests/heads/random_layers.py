@@ -47,6 +47,7 @@ def image(layers: list[Layer], *, scale: float, zero_point: int, lr: float, **se
         "balance": False,
         "frozen": [],
         "guard": 0,
+        "half_life": 0,
         "rejection": None,
         **settings,
     }

@@ -43,6 +43,7 @@ def test_10_000_steps_with_all_settings_are_those_of_the_reference(loss: str, se
         *(layers, scale, zero_point, rate),
         loss=loss,
         halve_every=[0, 1, 3][seed % 3],
+        half_life=[0, 2, 5][seed % 3],
         class_weights=rng.uniform(0.01, 5, classes).tolist() if seed % 2 and loss != "squared" else [],
         frozen=np.flatnonzero(rng.random(classes) < 0.2).tolist(),
     )

@@ -49,6 +49,7 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
         # Not all of them, which is refused.
         "frozen": tuple(np.flatnonzero(rng.random(classes) < 0.2).tolist())[: classes - 1],
         "balance": loss == "cross_entropy" and seed % 3 == 1,
+        "half_life": [None, 1, 3, 8, 40][seed % 5],
     }
     rate = 10 ** rng.uniform(-3, 0)
     native, expected = twins(classes, width, seed, lr=None if seed % 4 == 3 else rate, **options)
@@ -74,14 +75,15 @@ def test_10_000_random_steps_are_those_of_the_reference(loss: str, seed: int) ->
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "binary", "squared"])
 def test_guarded_trainings_are_those_of_the_reference(loss: str) -> None:
-    """Of 60 heads 5 trainings on a ring in which samples come and go: some are kept, some taken back."""
+    """Of 80 heads 5 trainings on a ring in which samples come and go: some are kept, some taken back."""
     outcomes = []
-    for seed in range(60):
+    for seed in range(80):
         rng = np.random.default_rng(seed)
         classes = 1 if loss == "squared" else int(rng.integers(2, 6))
         width, guard = int(rng.integers(2, 12)), int(rng.integers(2, 9))
         rate = None if seed % 3 == 0 else 10 ** rng.uniform(-3, -0.5)
-        native, expected = twins(classes, width, seed, lr=rate, loss=loss, guard=guard)
+        half_life = None if seed % 2 else int(rng.integers(1, 9))
+        native, expected = twins(classes, width, seed, lr=rate, loss=loss, guard=guard, half_life=half_life)
         centre = rng.integers(-128, 128, (4, width))
         for _ in range(5):
             for kind in rng.integers(0, 4, rng.integers(1, 25)):

@@ -22,8 +22,13 @@ def image_of(
     *,
     zero_point: int = -128,
     shrinkage: float = 0.2,
+    half_life: int | None = None,
 ) -> bytes:
-    settings = heads.LDA(shrinkage, capacity) if trainer == "lda" else heads.Prototype(capacity)
+    settings = (
+        heads.LDA(shrinkage, capacity, half_life=half_life)
+        if trainer == "lda"
+        else heads.Prototype(capacity, half_life=half_life)
+    )
     weights, biases = np.zeros((classes, features), np.float32), np.zeros(classes, np.float32)
     return head_alone(weights, biases, scale=0.05, zero_point=zero_point, settings=settings)
 
@@ -34,10 +39,10 @@ def twins(
     """nano-core's head and the reference."""
     native = _native.Head(image_of(trainer, features, classes, capacity, **options))
     sizes = {"classes": classes, "capacity": capacity or classes, "features": features}
-    zero_point = options.get("zero_point", -128)
+    sizes |= {"zero_point": options.get("zero_point", -128), "half_life": options.get("half_life")}
     if trainer == "prototype":
-        return native, reference.PrototypeHead(**sizes, zero_point=zero_point)
-    return native, reference.LdaHead(**sizes, zero_point=zero_point, shrinkage=options.get("shrinkage", 0.2))
+        return native, reference.PrototypeHead(**sizes)
+    return native, reference.LdaHead(**sizes, shrinkage=options.get("shrinkage", 0.2))
 
 
 @pytest.mark.parametrize("trainer", ["lda", "prototype"])
@@ -49,7 +54,8 @@ def test_10_000_random_requests_are_those_of_the_reference(trainer: str, seed: i
     classes = int(rng.integers(1, capacity + 1))
     zero_point = int(rng.choice([-128, 127, 0, rng.integers(-128, 128)]))
     shrinkage = float(rng.choice([1.0, 0.2, 2**-16, rng.uniform(0.001, 1)]))
-    options = {"zero_point": zero_point, **({"shrinkage": shrinkage} if trainer == "lda" else {})}
+    options: dict[str, Any] = {"zero_point": zero_point, "half_life": [None, 1, 3, 20][seed % 4]}
+    options |= {"shrinkage": shrinkage} if trainer == "lda" else {}
     native, expected = twins(trainer, features, classes, capacity, **options)
     samples: list[tuple[Int8, int]] = []
     for count in range(400):
@@ -59,6 +65,10 @@ def test_10_000_random_requests_are_those_of_the_reference(trainer: str, seed: i
             native.step(q, label)
             expected.learn(q, label)
             samples.append((q, label))
+        elif request < 0.9 and expected.halvings:
+            q, label = samples[0]
+            with pytest.raises(_native.NanoError, match="cannot unlearn samples after its sums were halved"):
+                native.unlearn_all(q[None], np.array([label]))
         elif request < 0.9:
             q, label = samples.pop(int(rng.integers(len(samples))))
             native.unlearn_all(q[None], np.array([label]))
@@ -78,6 +88,7 @@ def test_10_000_random_requests_are_those_of_the_reference(trainer: str, seed: i
         assert native.state() == expected.state(), f"request {count}"
         q = random_features(rng, features, zero_point)
         assert native.logits(q[None])[0].tolist() == expected.logits(q).tolist(), f"request {count}"
+    assert (expected.halvings > 0) == (options["half_life"] is not None), "no class had enough samples"
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -136,7 +147,7 @@ def test_a_head_of_a_watchs_size_is_that_of_the_reference() -> None:
 
 @pytest.mark.parametrize("zero_point", [-128, 127])
 def test_sums_at_their_limits_do_not_overflow(zero_point: int) -> None:
-    """All sums at their bounds; one sample more is refused."""
+    """All sums at their bounds; one sample more halves them."""
     native, expected = twins("lda", 3, 2, zero_point=zero_point)
     far = np.full(3, -zero_point - 1, np.int8)
     half = 1 << 14
@@ -153,10 +164,15 @@ def test_sums_at_their_limits_do_not_overflow(zero_point: int) -> None:
     state = native.state()
     assert state == expected.state()
     with pytest.raises(_native.NanoError, match="room for 32768 samples, and no more"):
-        native.step(far, 0)
-    with pytest.raises(_native.NanoError, match="room for 32768 samples, and no more"):
         native.merge(state)
     assert native.state() == state
+    native.step(far, 0)
+    expected.learn(far, 0)
+    assert native.state() == expected.state()
+    assert expected.counts == [half // 2 + 1, half // 2] and expected.halvings == 1
+    native.commit()
+    expected.commit()
+    assert native.state() == expected.state()
 
 
 def samples_of(rng: np.random.Generator, count: int, features: int, classes: int) -> tuple[Int8, Any]:
@@ -255,7 +271,7 @@ def test_it_is_close_to_float_lda(count: int) -> None:
 
 
 def test_refused_states_and_samples_change_nothing() -> None:
-    for trainer, prefix in (("lda", 4), ("prototype", 1)):
+    for trainer, prefix in (("lda", 5), ("prototype", 2)):
         rng = np.random.default_rng(5)
         head = _native.Head(image_of(trainer, 3, 2, 4))
         x, y = samples_of(rng, 20, 3, 2)
@@ -278,8 +294,8 @@ def test_refused_states_and_samples_change_nothing() -> None:
             changes += [
                 (1, -1, "head samples"),
                 (1, 2**15, "head samples"),
-                (2, 100, "head exponent"),
-                (3, 0, "degrees of freedom"),
+                (3, 100, "head exponent"),
+                (4, 0, "degrees of freedom"),
                 (products, -1, "sum of squares"),
                 (products + 1, 65025 * 20 + 1, "sum of products"),
                 (products + 6, 2**30 + 1, "head bias"),
@@ -330,4 +346,5 @@ def test_states_that_no_samples_lead_to_are_solved_without_overflow(seed: int) -
     native.load(state)
     native.logits(np.full((1, features), -128, np.int8))
     # Committing changes no sum.
-    assert state[16 : 16 + 4 * 3 * (1 + features)] == expected.state()[16 : 16 + 4 * 3 * (1 + features)]
+    sums = slice(20, 20 + 4 * 3 * (1 + features))
+    assert state[sums] == expected.state()[sums]

@@ -26,6 +26,7 @@ from .sgd_head import (
     Xorshift32,
     bias_input,
     errors,
+    fades,
     fits,
     power_of_two_ratio,
     round_half_away,
@@ -124,7 +125,9 @@ class LayersHead:
         halve_every: int = 0,
         class_weights: Sequence[float] = (),
         frozen: Sequence[int] = (),
+        half_life: int = 0,
     ) -> None:
+        self.half_life = half_life or None
         self.layers = [replace(layer) for layer in layers]
         self.loss, self.halve_every, self.frozen = loss, halve_every, list(frozen)
         weights = np.float64(class_weights or [1] * len(layers[-1].weight))
@@ -326,6 +329,8 @@ class LayersHead:
         """`epochs` passes over samples."""
         for epoch in range(epochs):
             for index in visits(self.random, len(labels)):
+                if fades(len(labels) - 1 - index, epoch, self.half_life):
+                    continue
                 self.step(
                     features[index], labels[index], epoch // self.halve_every if self.halve_every else 0
                 )

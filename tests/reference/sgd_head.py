@@ -69,6 +69,15 @@ def bias_input(scale: float) -> int:
     return int(min(max(1 / scale, 1.0), float(LARGEST_BIAS_INPUT)) + 0.5)
 
 
+def fades(age: int, epoch: int, half_life: int | None) -> bool:
+    """Whether an epoch leaves out a sample with so many newer ones.
+
+    >>> [[age for age in range(8) if not fades(age, epoch, 2)] for epoch in range(5)]
+    [[0, 1, 2, 3, 4, 5, 6, 7], [0, 1], [0, 1, 2, 3], [0, 1], [0, 1, 2, 3, 4, 5]]
+    """
+    return half_life is not None and epoch % 2 ** (age // half_life) != 0
+
+
 def power_of_two_ratio(value: float, bits: int) -> tuple[int, int]:
     """(m, shift) with value ~ m / 2^shift and 2^(bits-1) <= m < 2^bits.
 
@@ -163,6 +172,7 @@ class SgdHead:
         frozen: Sequence[int] = (),
         guard: int | None = None,
         balance: bool = False,
+        half_life: int | None = None,
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
@@ -191,7 +201,7 @@ class SgdHead:
                 f"lr {lr}: update shift {self.update_shift} is not in {least}..={MAX_UPDATE_SHIFT}"
             )
         self.loss, self.halve_every, self.frozen, self.guard = loss, halve_every, tuple(frozen), guard
-        self.balance = balance
+        self.balance, self.half_life = balance, half_life
         #: Of the classes in the ring, during a training; and the number that learns at the full rate.
         self.counts: dict[int, int] = {}
         self.full_rate_at = 0
@@ -336,6 +346,8 @@ class SgdHead:
             self.full_rate_at = max(least, -(-most // LARGEST_IMBALANCE))
         for epoch in range(epochs if visited else 0):
             for index in self.visits():
+                if fades(len(visited) - 1 - index, epoch, self.half_life):
+                    continue
                 self.step(*visited[index], epoch // self.halve_every if self.halve_every else 0, raised)
         self.counts = {}
         now_recognised, now = self.scored(aside)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -148,8 +149,14 @@ def rounded(values: npt.NDArray[np.float64]) -> IntArray:
 class Sums:
     """Counts n_k, sums s_ki, and the classes in use."""
 
-    def __init__(self, *, classes: int, capacity: int, features: int, zero_point: int) -> None:
+    #: The most samples: of a class, or of all.
+    most: int
+
+    def __init__(
+        self, *, classes: int, capacity: int, features: int, zero_point: int, half_life: int | None = None
+    ) -> None:
         self.classes, self.zero_point = classes, zero_point
+        self.half_life, self.halvings = half_life, 0
         self.counts = [0] * capacity
         self.sums = np.zeros((capacity, features), np.int64)
 
@@ -158,8 +165,28 @@ class Sums:
 
     def learn(self, q: npt.NDArray[np.generic], label: int, times: int = 1) -> None:
         """Adds a sample, or with `times` -1 takes it out."""
+        if times > 0:
+            self.make_room(label)
         self.counts[label] += times
         self.sums[label] += times * self.inputs(q)
+
+    def is_old(self, label: int) -> bool:
+        """Whether the class has twice the half-life of its samples."""
+        return self.half_life is not None and self.counts[label] >= 2 * self.half_life
+
+    def make_room(self, label: int) -> None:
+        """Halves what must fade before the class gets another sample."""
+        raise NotImplementedError
+
+    def halve(self, label: int) -> None:
+        """Halves the sums of a class."""
+        before = self.counts[label]
+        after = (before + 1) // 2
+        if before:
+            self.sums[label] = [
+                (2 * fits(int(s), 32) * after + before) // (2 * before) for s in self.sums[label]
+            ]
+        self.counts[label] = after
 
     def forget(self, label: int) -> None:
         self.counts[label] = 0
@@ -169,11 +196,16 @@ class Sums:
 class PrototypeHead(Sums):
     """The nearest class mean."""
 
-    def __init__(
-        self, *, classes: int, capacity: int, features: int, zero_point: int, start: Start | None = None
-    ) -> None:
-        super().__init__(classes=classes, capacity=capacity, features=features, zero_point=zero_point)
+    most = 1 << 16
+
+    def __init__(self, *, start: Start | None = None, **sizes: Any) -> None:
+        super().__init__(**sizes)
         self.start = start
+
+    def make_room(self, label: int) -> None:
+        if self.counts[label] == self.most or self.is_old(label):
+            self.halve(label)
+            self.halvings += 1
 
     def _started(self, start: Start, q: npt.NDArray[np.generic]) -> IntArray:
         """The logits of a head with a start."""
@@ -203,7 +235,7 @@ class PrototypeHead(Sums):
 
     def state(self) -> bytes:
         return (
-            struct.pack(f"<{1 + len(self.counts)}I", self.classes, *self.counts)
+            struct.pack(f"<{2 + len(self.counts)}I", self.classes, self.halvings, *self.counts)
             + self.sums.astype("<i4").tobytes()
         )
 
@@ -211,17 +243,11 @@ class PrototypeHead(Sums):
 class LdaHead(Sums):
     """Linear discriminant analysis."""
 
-    def __init__(
-        self,
-        *,
-        classes: int,
-        capacity: int,
-        features: int,
-        zero_point: int,
-        shrinkage: float,
-        start: Start | None = None,
-    ) -> None:
-        super().__init__(classes=classes, capacity=capacity, features=features, zero_point=zero_point)
+    most = 1 << 15
+
+    def __init__(self, *, shrinkage: float, start: Start | None = None, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        capacity, features = self.sums.shape
         self.products = np.zeros((features, features), np.int64)
         self.ratio = int(shrinkage * 65536 + 0.5)
         self.retired, self.exponent, self.freedom = 0, 0, 1
@@ -230,6 +256,39 @@ class LdaHead(Sums):
         self.start = start
         if start is not None:
             self._restore(start)
+
+    def samples_freedom(self) -> int:
+        """The samples, less one for each class."""
+        return sum(self.counts) + self.retired - sum(count > 0 for count in self.counts)
+
+    def make_room(self, label: int) -> None:
+        if sum(self.counts) + self.retired == self.most or self.is_old(label):
+            self.halve_all()
+
+    def between(self) -> IntArray:
+        """[features, features]: `sum s_i s_j / n` of all classes, from means in 1/2^22, rounded half up."""
+        features = self.sums.shape[1]
+        corrections = np.zeros((features, features), np.int64)
+        means = [
+            [quotient(int(total), n) for total in row] for n, row in zip(self.counts, self.sums, strict=True)
+        ]
+        for i in range(features):
+            for j in range(i, features):
+                total = sum(row[i] * int(sums[j]) for row, sums in zip(means, self.sums, strict=True))
+                corrections[i, j] = corrections[j, i] = shift_right(fits(total, 63), MEAN_BITS)
+        return corrections
+
+    def halve_all(self) -> None:
+        """Halves the sums of all classes; the scatter within them keeps its share of degrees of freedom."""
+        before, within = self.samples_freedom(), self.products - self.between()
+        for label in range(len(self.counts)):
+            self.halve(label)
+        self.retired //= 2
+        self.halvings += 1
+        share = (self.samples_freedom() << 16) // max(before, 1)
+        largest = (sum(self.counts) + self.retired) * 65025
+        self.products = np.clip((within * share + 2**15 >> 16) + self.between(), -largest, largest)
+        np.fill_diagonal(self.products, np.maximum(self.products.diagonal(), 0))
 
     def _restore(self, start: Start) -> None:
         known = len(start.means)
@@ -261,7 +320,7 @@ class LdaHead(Sums):
 
     def state(self) -> bytes:
         features = self.sums.shape[1]
-        header = struct.pack("<IIiI", self.classes, self.retired, self.exponent, self.freedom)
+        header = struct.pack("<IIIiI", self.classes, self.retired, self.halvings, self.exponent, self.freedom)
         weights = self.weights.astype("<i2").tobytes()
         return b"".join(
             [
@@ -281,8 +340,7 @@ class LdaHead(Sums):
         if self.start is not None and not known:
             self._restore(self.start)
             return
-        samples = sum(self.counts)
-        self.freedom = samples + self.retired - len(known)
+        self.freedom = self.samples_freedom()
         means = [
             [quotient(int(total), n) for total in row] for n, row in zip(self.counts, self.sums, strict=True)
         ]

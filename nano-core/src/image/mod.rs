@@ -152,6 +152,8 @@ pub struct HeadRecord {
     pub(crate) state_length: u32,
     /// For a head that learns in epochs: every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
     pub guard: u32,
+    /// The number of newer samples after which a sample counts half; 0: none fades.
+    pub half_life: u32,
     /// Of [`certainty`](crate::train::certainty).
     pub(crate) temperature: i32,
     /// The class means that inputs of known classes are near ([`Rejection`](crate::train::Rejection)), int8 `[classes][features]`; without them no input is

@@ -2,7 +2,7 @@
 //!
 //! In a round every device starts from one head and learns on. The updates are aggregated into the next head:
 //!
-//! - Heads of sums: the start plus what each device added to it. To the byte that is the head which learnt all samples of all devices itself,
+//! - Heads of sums: the start plus what each device added to it, unless it has halved them since. To the byte that is the head which learnt all samples of all devices itself,
 //!   including the weights that [`Head::commit`] makes of them.
 //! - [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead): the mean of the weights, weighted by the devices' numbers of samples,
 //!   `n_d`. With the largest exponent E that any device has for the layer, and `N = sum n_d`, a weight becomes
@@ -49,7 +49,7 @@ pub fn aggregate(
 pub fn check_update(head: &AnyHead<'_>, state: &[u8]) -> Result<(), Error> {
     head.check_state(state)?;
     match head.aggregation() {
-        Aggregation::Sum(words) => head.check_state(&learnt_since(head.state(), state, &words)?),
+        Aggregation::Sum { words, halvings } => head.check_state(&learnt_since(head.state(), state, &words, halvings)?),
         Aggregation::Mean(_) => Ok(()),
     }
 }
@@ -65,7 +65,7 @@ fn aggregate_from(
     let mut none_left = Error::Length { name: "updates of a head", needed: 1, given: 0 };
     for (index, update) in updates.iter().enumerate() {
         let result = head.check_state(update.state).and_then(|()| match &aggregation {
-            Aggregation::Sum(words) => head.merge(&learnt_since(start, update.state, words)?),
+            Aggregation::Sum { words, halvings } => head.merge(&learnt_since(start, update.state, words, *halvings)?),
             Aggregation::Mean(_) => Ok(()),
         });
         match result {
@@ -80,7 +80,7 @@ fn aggregate_from(
         return Err(none_left);
     }
     match aggregation {
-        Aggregation::Sum(_) => head.commit(),
+        Aggregation::Sum { .. } => head.commit(),
         Aggregation::Mean(weights) => head.load(&mean(&taken, &weights)?)?,
     }
     Ok(())

@@ -8,8 +8,9 @@ use crate::Error;
 
 /// How the heads of a trainer become one.
 pub(super) enum Aggregation {
-    /// The sums of what each has learnt since the start, which these words of the state hold.
-    Sum(Vec<Range<usize>>),
+    /// The sums of what each has learnt since the start, which these words of the state hold; `halvings` is the word that counts how often
+    /// they were halved.
+    Sum { words: Vec<Range<usize>>, halvings: usize },
     /// The mean of the weights, given each layer's number of them. The state is that of a head trained by gradient descent
     /// ([`Saved`](super::linear::Saved)).
     Mean(Vec<usize>),
@@ -24,10 +25,21 @@ pub struct Update<'s> {
     pub samples: u32,
 }
 
-/// Subtracts the sums of `start` from those of `state`.
-pub(super) fn learnt_since(start: &[u8], state: &[u8], sums: &[Range<usize>]) -> Result<Vec<u8>, Error> {
+/// Subtracts the sums of `start` from those of `state`, which must not have been halved since.
+pub(super) fn learnt_since(
+    start: &[u8],
+    state: &[u8],
+    sums: &[Range<usize>],
+    halvings: usize,
+) -> Result<Vec<u8>, Error> {
     let mut learnt = state.to_vec();
     let (start, words) = (start.as_chunks().0, learnt.as_chunks_mut().0);
+    let [before, after] = [start[halvings], words[halvings]].map(u32::from_le_bytes);
+    if before != after {
+        let value = i64::from(after) - i64::from(before);
+        return Err(Error::Field { name: "head halvings of its sums since the start", value });
+    }
+    words[halvings] = [0; 4];
     for index in sums.iter().cloned().flatten() {
         let (before, after) = (i32::from_le_bytes(start[index]), i32::from_le_bytes(words[index]));
         let less = Error::Field { name: "head sum since the start", value: i64::from(after) - i64::from(before) };

@@ -26,6 +26,8 @@ pub struct Descent {
     pub frozen: Vec<usize>,
     /// Every sample whose number is a multiple of it is kept aside, to judge trainings by; 0: none.
     pub guard: u32,
+    /// The number of newer samples of the ring after which a training visits a sample half as often; 0: all alike.
+    pub half_life: u32,
 }
 
 impl Descent {

@@ -82,7 +82,11 @@ impl Training {
 }
 
 /// Calls `step(features, target word, epoch)` for the next samples of the training, at most `most`, until one is refused.
+///
+/// With a half-life of h > 0, the newest h samples are visited in every epoch, the h before them in every second one, and so on: in epoch e those
+/// with `floor(age / h) = j` if 2^j divides e. The others are steps, too, without an effect.
 pub(super) fn visit(
+    half_life: u32,
     ring: &FeatureRing<'_>,
     training: &mut Training,
     most: u32,
@@ -94,7 +98,10 @@ pub(super) fn visit(
         if training.visited == 0 {
             training.begin_epoch(random);
         }
-        if let Some((features, target)) = ring.trained(training.next as usize) {
+        let age = training.samples - 1 - training.next;
+        let times_halved = age.checked_div(half_life).unwrap_or(0);
+        let faded = training.epoch.trailing_zeros() < times_halved && training.epoch > 0;
+        if let Some((features, target)) = ring.trained(training.next as usize).filter(|_| !faded) {
             step(features, target, training.epoch)?;
         }
         training.advance();
@@ -142,7 +149,7 @@ mod tests {
                         seen.push(target as usize);
                         Ok(())
                     };
-                    visit(&ring, &mut training, left_of_epoch.min(piece), &mut random, keep).unwrap();
+                    visit(0, &ring, &mut training, left_of_epoch.min(piece), &mut random, keep).unwrap();
                     if left_of_epoch <= piece {
                         break;
                     }

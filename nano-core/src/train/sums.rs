@@ -21,6 +21,12 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     /// The number of samples of a class, and their sums of `x = q - zero_point`; `None` for a class that it has no room for.
     fn sums_of(&self, class: usize) -> Option<(u32, &[i32])>;
 
+    /// The number of times that the sums were halved.
+    fn halvings(&self) -> u32;
+
+    /// Halves sums, if the next sample of `class` needs it.
+    fn make_room(&mut self, class: usize);
+
     /// Implements [`Head::distance`].
     ///
     /// Bounds: at most 2^16 samples of a class and 512 features, so `|n x - s| <= 255 n` and the sum is below `2^25 n^2 < 2^57`.
@@ -38,8 +44,8 @@ pub(super) trait SumsHead<'a>: Head<'a> {
 
     /// Implements [`Head::learn`].
     fn learn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
-        self.check(target)?;
         let class = self.check_sample(features, target)?;
+        self.make_room(class);
         self.add(features, class, 1);
         Ok(())
     }
@@ -47,6 +53,12 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     /// Implements [`Head::unlearn`].
     fn unlearn_sample(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         let class = self.check_sample(features, target)?;
+        if self.halvings() > 0 {
+            return Err(Error::Unsupported {
+                trainer: Self::NAME,
+                request: "unlearn samples after its sums were halved",
+            });
+        }
         let never = Error::Unsupported { trainer: Self::NAME, request: "unlearn a sample that it has not learnt" };
         if self.sums_of(class).is_none_or(|(count, _)| count == 0) {
             return Err(never);
@@ -78,8 +90,35 @@ pub(super) trait SumsHead<'a>: Head<'a> {
     }
 }
 
-/// Checks a record's number of classes at the start.
-pub(super) fn check_classes(record: &HeadRecord, classes: i32) -> Result<(), Error> {
+/// Whether so many samples of a class are twice the half-life: they are halved before the next one.
+pub(super) fn is_old(count: u32, half_life: u32) -> bool {
+    half_life > 0 && count >= 2 * half_life
+}
+
+/// Halves the sums of a class of `count` samples; returns `n' = ceil(n / 2)`. `s' = floor(s n' / n + 1/2)`, so a sum stays within the
+/// bounds of n' samples, which are multiples of n'.
+pub(super) fn halve(count: u32, sums: &mut [i32]) -> u32 {
+    let halved = count.div_ceil(2);
+    let (before, after) = (i64::from(count), i64::from(halved));
+    for sum in sums {
+        *sum = (2 * i64::from(*sum) * after + before).div_euclid((2 * before).max(1)) as i32;
+    }
+    halved
+}
+
+/// Refuses to merge a head whose sums were halved.
+pub(super) fn check_merged(trainer: &'static str, halvings: u32) -> Result<(), Error> {
+    match halvings {
+        0 => Ok(()),
+        _ => Err(Error::Unsupported { trainer, request: "merge a head whose sums were halved" }),
+    }
+}
+
+/// Checks a record's number of classes at the start, and its half-life, for a trainer whose classes have at most `most` samples.
+pub(super) fn check_record(record: &HeadRecord, classes: i32, most: u32) -> Result<(), Error> {
+    if record.half_life > most / 2 {
+        return Err(Error::Field { name: "head half-life", value: record.half_life.into() });
+    }
     if record.guard != 0 {
         return Err(Error::Field { name: "head guard", value: record.guard.into() });
     }
@@ -97,12 +136,17 @@ pub struct SumsDescription {
     pub capacity: usize,
     /// What the factory's samples say of them; None: nothing.
     pub start: Option<StartDescription>,
+    /// The number of newer samples of its class after which a sample counts half; 0: none fades.
+    pub half_life: u32,
 }
 
 #[cfg(feature = "alloc")]
 impl SumsDescription {
-    /// Checks the layer's size, the capacity and the start against the trainer's limits.
-    pub(super) fn check(&self, limits: &Limits, features: &Value) -> Result<(), WriteError> {
+    /// Checks the layer's size, the capacity, the start and the half-life against the trainer's limits, and the most samples of a class.
+    pub(super) fn check(&self, limits: &Limits, features: &Value, samples: u32) -> Result<(), WriteError> {
+        if self.half_life > samples / 2 {
+            return Err(WriteError::setting("half_life", self.half_life, format_args!("at most {}", samples / 2)));
+        }
         limits.check_layer(self.classes, features.len())?;
         let most = limits.classes;
         if !(self.classes..=most).contains(&self.capacity) {

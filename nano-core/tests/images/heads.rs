@@ -42,8 +42,8 @@ fn memory_of_another_size_is_refused() {
 
 #[test]
 fn a_record_that_the_trainer_cannot_run_is_refused() {
-    // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state, temperature, offset and
-    // length of the centres.
+    // The record: trainer, classes, features, eight constants, scale, offset and length of the initial state, guard,
+    // half-life, temperature, offset and length of the centres.
     for (word, value, name) in [
         (0, 2, "head trainer"),
         (1, 0, "head classes"),
@@ -68,11 +68,11 @@ fn a_record_that_the_trainer_cannot_run_is_refused() {
         (11, 0, "head logit scale (bits)"),
         (12, u32::MAX, "head state offset"),
         (13, 2, "head state length"),
-        (15, 513, "head temperature"),
-        (15, -513_i32 as u32, "head temperature"),
-        (16, u32::MAX, "head centres offset"),
-        (17, 5, "head centres length"),
-        (17, 4 * FEATURES as u32, "head centres length"),
+        (16, 513, "head temperature"),
+        (16, -513_i32 as u32, "head temperature"),
+        (17, u32::MAX, "head centres offset"),
+        (18, 5, "head centres length"),
+        (18, 4 * FEATURES as u32, "head centres length"),
     ] {
         let mut image = head_net().image();
         let record = image.word(place::HEAD) as usize;
@@ -204,7 +204,7 @@ fn wide_sums_net(lda: bool, zero_point: i32, features: u32) -> Aligned {
     let output = net.table(input);
     net.value(output).zero_point = zero_point;
     net.output(output);
-    let start = SumsDescription { classes: 2, capacity: 3, start: None };
+    let start = SumsDescription { classes: 2, capacity: 3, start: None, half_life: 0 };
     net.model.head = Some(if lda {
         HeadDescription::Lda(LdaDescription { sums: start, shrinkage: 1.0 / 65536.0 })
     } else {
@@ -233,8 +233,6 @@ fn sums_at_their_bounds_do_not_overflow() {
                     head.learn(&ends[2 * (count & 1)], Target::Class(0)).unwrap();
                     head.learn(&ends[1], Target::Class(1)).unwrap();
                 }
-                let full = head.learn(&ends[0], Target::Class(0));
-                assert!(matches!(full, Err(Error::Full { .. })), "{full:?}");
                 head.commit();
                 for features in &ends {
                     head.logits(features).unwrap();
@@ -242,6 +240,18 @@ fn sums_at_their_bounds_do_not_overflow() {
                 let state = head.state().to_vec();
                 assert!(matches!(head.merge(&state), Err(Error::Full { .. })));
                 head.load(&state).unwrap();
+                // The next sample halves the sums.
+                head.learn(&ends[0], Target::Class(0)).unwrap();
+                let halved = head.state().to_vec();
+                head.check_state(&halved).unwrap();
+                head.commit();
+                let other = if lda {
+                    "unlearn samples after its sums were halved"
+                } else {
+                    "merge a head whose sums were halved"
+                };
+                let refused = if lda { head.unlearn(&ends[0], Target::Class(0)) } else { head.merge(&halved) };
+                assert!(matches!(refused, Err(Error::Unsupported { request, .. }) if request == other), "{refused:?}");
                 head.forget(0).unwrap();
                 head.commit();
                 assert_eq!(head.predict(&ends[0]).unwrap(), 1);
@@ -268,7 +278,7 @@ fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
     with_any(&wide_sums_net(true, 0, FEATURES as u32), |head| {
         let counts: [i32; 3] = [random.i32(0..=most_of_a_class), random.i32(0..=most_of_a_class), 0];
         let largest = (counts.iter().sum::<i32>() as i64 * 65025) as i32;
-        let mut words = vec![2, 0, random.i32(-16..=80), random.i32(1..=1 << 15)];
+        let mut words = vec![2, 0, 0, random.i32(-16..=80), random.i32(1..=1 << 15)];
         words.extend(counts);
         words.extend(
             counts.iter().flat_map(|&count| [count * -128; FEATURES].map(|low| low + random.i32(0..=count * 255))),
@@ -289,7 +299,7 @@ fn solve_nonsense<const FEATURES: usize>(seed: u64, most_of_a_class: i32) {
         head.logits(&features).unwrap();
         let after = head.state().to_vec();
         head.load(&after).unwrap_or_else(|error| panic!("seed {seed}, after: {error}"));
-        let sums = 16..16 + 4 * (3 + 3 * FEATURES + FEATURES * (FEATURES + 1) / 2);
+        let sums = 20..20 + 4 * (3 + 3 * FEATURES + FEATURES * (FEATURES + 1) / 2);
         assert_eq!(after[sums.clone()], state[sums], "seed {seed}");
     });
 }
@@ -307,6 +317,8 @@ fn records_that_sums_cannot_run_are_refused() {
         (true, 5, 101, "head sweeps"),
         (true, 13, 4, "head state length"),
         (false, 1, 1 << 13, "head classes"),
+        (true, 15, (1 << 14) + 1, "head half-life"),
+        (false, 15, (1 << 15) + 1, "head half-life"),
         (false, 3, 0, "head classes at the start"),
         (false, 11, 0, "head logit scale (bits)"),
         (false, 13, 4, "head state length"),

@@ -11,17 +11,20 @@ const PLACES: usize = 5;
 
 /// A head of each trainer and loss, with features of this zero point.
 fn images(zero_point: i32) -> Vec<(String, Aligned)> {
-    let start = SumsDescription { classes: 2, capacity: 4, start: None };
+    let start = SumsDescription { classes: 2, capacity: 4, start: None, half_life: 0 };
+    let fading = SumsDescription { half_life: 2, ..start.clone() };
     let mut heads = vec![
         ("lda".into(), HeadDescription::Lda(LdaDescription { sums: start.clone(), shrinkage: 0.2 })),
         ("lda with a start".into(), HeadDescription::Lda(started(zero_point))),
+        ("lda that fades".into(), HeadDescription::Lda(LdaDescription { sums: fading.clone(), shrinkage: 0.2 })),
+        ("prototype that fades".into(), HeadDescription::Prototype(fading)),
         ("prototype".into(), HeadDescription::Prototype(start)),
         ("prototype with a start".into(), HeadDescription::Prototype(started(zero_point).sums)),
     ];
     for loss in Loss::ALL {
         let classes = if loss == Loss::Squared { 1 } else { 3 };
         // A rate at which weights reach their bounds.
-        let descent = Descent { halve_every: 2, ..descent(0.5, loss) };
+        let descent = Descent { halve_every: 2, half_life: 2, ..descent(0.5, loss) };
         let mut builder = net(zero_point);
         let sgd = Descent { frozen: if classes > 1 { vec![1] } else { vec![] }, ..descent.clone() };
         heads.push((format!("sgd, {loss:?}"), HeadDescription::Sgd(with_descent(builder.sgd(classes), sgd))));
@@ -48,7 +51,10 @@ pub fn started(zero_point: i32) -> LdaDescription {
         mean_strength: 4.0,
         spread_strength: 8.0,
     };
-    LdaDescription { sums: SumsDescription { classes: 2, capacity: 4, start: Some(start) }, shrinkage: 0.2 }
+    LdaDescription {
+        sums: SumsDescription { classes: 2, capacity: 4, start: Some(start), half_life: 0 },
+        shrinkage: 0.2,
+    }
 }
 
 fn with_descent(mut sgd: nano_core::image::SgdDescription, descent: Descent) -> nano_core::image::SgdDescription {
@@ -187,8 +193,8 @@ fn forgetting_leaves_no_sum_of_squares_below_zero() {
     with_any(&image, |head| {
         head.learn(&[100; FEATURES], Target::Class(0)).unwrap();
         let mut state = head.state().to_vec();
-        // Classes, retired, exponent, freedom, 4 counts, 4 rows of sums; then S_11.
-        let first_square = 4 * (4 + 4 + 4 * FEATURES);
+        // Classes, retired, halvings, exponent, freedom, 4 counts, 4 rows of sums; then S_11.
+        let first_square = 4 * (5 + 4 + 4 * FEATURES);
         assert_eq!(state[first_square..first_square + 4], 10_000i32.to_le_bytes());
         state[first_square..first_square + 4].fill(0);
         head.load(&state).unwrap();

@@ -54,9 +54,10 @@ impl TryFrom<Description<'_, '_>> for SumsDescription {
     type Error = PyErr;
 
     fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
-        let Sums { classes, capacity, start } = description.extract()?;
+        let Sums { classes, capacity, half_life, start } = description.extract()?;
         let start = start.map(StartDescription::try_from).transpose()?;
-        Ok(SumsDescription { classes, capacity: whole("capacity", &capacity)?, start })
+        let (capacity, half_life) = (whole("capacity", &capacity)?, whole("half_life", &half_life)?);
+        Ok(SumsDescription { classes, capacity, start, half_life })
     }
 }
 
@@ -109,6 +110,7 @@ struct Lda {
 struct Sums<'py> {
     classes: usize,
     capacity: Bound<'py, PyAny>,
+    half_life: Bound<'py, PyAny>,
     start: Option<Start<'py>>,
 }
 
@@ -207,13 +209,14 @@ struct Descent<'py> {
     balance: bool,
     frozen: Bound<'py, PyAny>,
     guard: Bound<'py, PyAny>,
+    half_life: Bound<'py, PyAny>,
 }
 
 impl TryFrom<Descent<'_>> for train::Descent {
     type Error = PyErr;
 
     fn try_from(descent: Descent<'_>) -> PyResult<Self> {
-        let Descent { learning_rate, loss, halve_every, class_weights, balance, frozen, guard } = descent;
+        let Descent { learning_rate, loss, halve_every, class_weights, balance, frozen, guard, half_life } = descent;
         let known = Loss::ALL.into_iter().find(|known| known.name() == &*loss);
         Ok(train::Descent {
             learning_rate,
@@ -223,6 +226,7 @@ impl TryFrom<Descent<'_>> for train::Descent {
             balance,
             frozen: whole("frozen", &frozen)?,
             guard: whole("guard", &guard)?,
+            half_life: whole("half_life", &half_life)?,
         })
     }
 }

@@ -37,7 +37,7 @@ fn other_operators() -> Builder {
 /// Images of every operator and trainer; names are absent, short or of the largest length.
 fn images() -> Vec<Aligned> {
     let mut nets = vec![conv_net(), other_operators(), two_by_two(), residual_net(), passed_through()];
-    let start = SumsDescription { classes: 2, capacity: 4, start: None };
+    let start = SumsDescription { classes: 2, capacity: 4, start: None, half_life: 0 };
     let mut heads = vec![
         HeadDescription::Lda(LdaDescription { sums: start.clone(), shrinkage: 0.2 }),
         HeadDescription::Prototype(start),

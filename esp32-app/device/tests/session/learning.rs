@@ -9,7 +9,7 @@ use crate::stream::{OPTIONS, RING, ask, class, head_state, input, ram, session, 
 /// `head_net` with a head of sums: 2 classes with names, room for 4.
 pub fn sums_net(discriminant: bool) -> Aligned {
     let mut net = head_net();
-    let sums = SumsDescription { classes: 2, capacity: 4, start: None };
+    let sums = SumsDescription { classes: 2, capacity: 4, start: None, half_life: 0 };
     net.model.head = Some(if discriminant {
         HeadDescription::Lda(LdaDescription { sums, shrinkage: 0.2 })
     } else {

@@ -98,7 +98,7 @@ fn a_head_that_was_accepted_is_accepted_after_a_restart() {
     ask(&mut session, Request::Learn { label: class(0), input: &input(1) }, |_| ());
     let mut state = head_state(&mut session);
     let features = Image::new(image.bytes()).unwrap().output(0).len();
-    let first_square = 4 * (4 + 4 + 4 * features);
+    let first_square = 4 * (5 + 4 + 4 * features);
     assert_ne!(state[first_square..first_square + 4], [0; 4]);
     state[first_square..first_square + 4].fill(0);
     ask(&mut session, Request::WriteHead { offset: 0, bytes: &state }, |_| ());

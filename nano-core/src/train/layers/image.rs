@@ -195,6 +195,7 @@ pub(in crate::train) fn pack(head: &LayersDescription, features: &Value) -> Resu
         ],
         logit_scale: logit_scale as f32,
         guard: descent.guard()?,
+        half_life: descent.half_life,
         ..HeadRecord::default()
     };
     let records = layers.iter().flat_map(|layer| layer.as_bytes()).copied();

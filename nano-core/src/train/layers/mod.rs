@@ -286,7 +286,7 @@ impl<'a> Head<'a> for LayersHead<'a> {
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[3] as u32;
         let mut random = self.random();
-        let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
+        let result = order::visit(self.record.half_life, ring, training, most, &mut random, |features, word, epoch| {
             self.step_towards(features, self.target(word), epoch.checked_div(halve_every).unwrap_or(0))
         });
         self.set_random(random);

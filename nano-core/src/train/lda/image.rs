@@ -6,7 +6,7 @@ use zerocopy::IntoBytes;
 
 use super::LdaHead;
 use super::start::{LARGEST_FREEDOM, LARGEST_SPREAD};
-use super::state::{EXPONENTS, LARGEST_BIAS, LARGEST_WEIGHT};
+use super::state::{EXPONENTS, LARGEST_BIAS, LARGEST_SAMPLES, LARGEST_WEIGHT};
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::start::{StartDescription, rounded};
 use crate::train::sums::SumsDescription;
@@ -26,7 +26,7 @@ pub struct LdaDescription {
 /// Packs the head record and the initial state, without samples of the user, of a head after `features`.
 pub(in crate::train) fn pack(head: &LdaDescription, features: &Value) -> Result<(HeadRecord, Vec<u8>), WriteError> {
     let LdaDescription { sums, shrinkage } = head;
-    sums.check(&LdaHead::LIMITS, features)?;
+    sums.check(&LdaHead::LIMITS, features, LARGEST_SAMPLES)?;
     if !LdaHead::SHRINKAGE.contains(shrinkage) {
         let (least, most) = (LdaHead::SHRINKAGE.start(), LdaHead::SHRINKAGE.end());
         let expected = format_args!("{least:?} to {most:?}");
@@ -43,6 +43,7 @@ pub(in crate::train) fn pack(head: &LdaDescription, features: &Value) -> Result<
         classes: sums.capacity as u32,
         features: features.len() as u32,
         constants: [sums.classes as i32, ratio as i32, SWEEPS, strength, variance, freedom, exponent, 0],
+        half_life: sums.half_life,
         ..HeadRecord::default()
     };
     Ok((record, state))

@@ -43,6 +43,11 @@
 //! not k bits to spare, e is 0; n degrees of freedom give a diagonal of at most n 2^15, because c samples of a class give at most
 //! `c 255^2 / 4 <= (c - 1) 2^15`, P is refused above that, and `(1 + (D / 2n)^2) n 2^15` is below 2^31 for n from 1 to 2^15 + 2^8.
 //!
+//! Samples fade. If a class has twice the half-life of its samples, or all have 2^15, the sums of all classes are halved before the next
+//! sample: `n' = ceil(n / 2)`, `s' = floor(s n' / n + 1/2)`, and the scatter within classes, `S - sum s_k s_k' / n_k`, is multiplied by the ratio of its degrees of freedom, in 1/2^16 and rounded down; that product
+//! and the corrections before and after it are each rounded once, half up. So means and covariance stay as they are, up to rounding, and what is learnt from then on counts for more. Halved sums are no sums of
+//! whole samples: none is unlearnt from them, and they are not merged into another head.
+//!
 //! States that no samples lead to stay in the same range, because lambda and weights are clamped.
 
 #[cfg(feature = "alloc")]
@@ -82,7 +87,7 @@ const LARGEST_SWEEPS: i32 = 100;
 /// A linear discriminant analysis classifier in RAM: exact sums, and the weights that [`Head::commit`] made of them; the module's
 /// documentation has arithmetic and bounds.
 ///
-/// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; exponent and degrees of
+/// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; halvings of the sums; exponent and degrees of
 /// freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16), for as many classes as
 /// the image has room for.
 pub struct LdaHead<'a> {
@@ -114,7 +119,32 @@ impl<'a> LdaHead<'a> {
 
     #[cfg(feature = "alloc")]
     pub(super) fn aggregation(&self) -> Aggregation {
-        Aggregation::Sum(state::added_words(self.record))
+        Aggregation::Sum { words: state::added_words(self.record), halvings: state::HALVINGS }
+    }
+
+    /// Halves the sums of all classes; the module's documentation has the arithmetic.
+    #[cold]
+    fn halve(&mut self) {
+        let before = self.freedom();
+        let mut parts = Parts::new(self.state, self.record);
+        solve::correct(&mut parts, self.logits, 0, |sum, between| sum.wrapping_sub(between));
+        for class in parts.classes.iter_mut() {
+            *class.count = sums::halve(*class.count, class.sums);
+        }
+        let Header { retired, halvings, .. } = parts.header;
+        retired.set(retired.get() / 2);
+        halvings.set(halvings.get().saturating_add(1));
+        let (after, samples) = (self.freedom(), self.samples());
+        let share = ((u64::from(after) << 16).div_euclid(u64::from(before).max(1))) as i64;
+        let mut parts = Parts::new(self.state, self.record);
+        for sum in parts.spread.iter_mut() {
+            *sum = ((i64::from(*sum) * share + (1 << 15)) >> 16) as i32;
+        }
+        let largest = (i64::from(samples) * LARGEST_PRODUCT) as i32;
+        solve::correct(&mut parts, self.logits, 0, |sum, between| {
+            sum.saturating_add(between).max(-largest).min(largest)
+        });
+        triangle::diagonal_mut(parts.spread, parts.features).for_each(|square| *square = (*square).max(0));
     }
 
     fn parts(&mut self) -> Parts<'_> {
@@ -136,6 +166,12 @@ impl<'a> LdaHead<'a> {
     fn samples(&self) -> u32 {
         let counts = self.state.words.iter().take(self.record.classes as usize);
         self.state.header.retired.get() + counts.map(|&count| count as u32).sum::<u32>()
+    }
+
+    /// The samples' degrees of freedom: less one for each class.
+    fn freedom(&self) -> u32 {
+        let counts = self.state.words.iter().take(self.record.classes as usize);
+        self.samples() - counts.filter(|&&count| count > 0).count() as u32
     }
 }
 
@@ -163,6 +199,17 @@ impl<'a> SumsHead<'a> for LdaHead<'a> {
         let width = self.record.features.max(1) as usize;
         Some((*counts.get(class)? as u32, sums.chunks_exact(width).nth(class)?))
     }
+
+    fn halvings(&self) -> u32 {
+        self.state.header.halvings.get()
+    }
+
+    fn make_room(&mut self, class: usize) {
+        let count = self.sums_of(class).map_or(0, |(count, _)| count);
+        if self.samples() == LARGEST_SAMPLES || sums::is_old(count, self.record.half_life) {
+            self.halve();
+        }
+    }
 }
 
 impl<'a> Head<'a> for LdaHead<'a> {
@@ -181,7 +228,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        sums::check_classes(record, initial_classes)?;
+        sums::check_record(record, initial_classes, LARGEST_SAMPLES)?;
         let input_zero_point = image.output(0).zero_point;
         let bounds = (-128 - input_zero_point, 127 - input_zero_point);
         let start = LdaStart::read(record, image.head_state(record), bounds)?;
@@ -240,11 +287,7 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        target.class(self.classes(), Self::NAME)?;
-        if self.samples() == LARGEST_SAMPLES {
-            return Err(Error::Full { name: "samples", capacity: LARGEST_SAMPLES as usize });
-        }
-        Ok(())
+        target.class(self.classes(), Self::NAME).map(drop)
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
@@ -257,17 +300,15 @@ impl<'a> Head<'a> for LdaHead<'a> {
 
     fn commit(&mut self) {
         let [_, ratio, sweeps, ..] = self.record.constants;
-        let samples = self.samples();
+        let freedom = self.freedom();
         let start = self.start;
         let mut parts = Parts::new(self.state, self.record);
-        let known = parts.classes.counts.iter().filter(|&&count| count > 0).count() as u32;
-        if let (Some(start), 0) = (start, known) {
+        if let (Some(start), true) = (start, parts.classes.counts.iter().all(|&count| count == 0)) {
             start.restore(&mut parts);
             return;
         }
         let (classes, features) = (parts.classes.counts.len(), parts.features.get());
         let mut scratch = Scratch::new(self.scratch, classes, features);
-        let freedom = samples.saturating_sub(known);
         solve::average(&mut parts, start.map_or(0, |start| start.classes()));
         let (freedom, share) = match &start {
             None => (freedom.max(1), 0),
@@ -325,6 +366,8 @@ impl<'a> Head<'a> for LdaHead<'a> {
     }
 
     fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        Saved::read(state, self.record)
+            .and_then(|saved| sums::check_merged(Self::NAME, saved.header.halvings.get()))?;
         let saved = self.saved(state)?;
         let Header { classes, retired, .. } = saved.header;
         if self.samples() + retired.get() + saved.samples() as u32 > LARGEST_SAMPLES {

@@ -95,8 +95,8 @@ pub(super) fn solve(parts: &mut Parts<'_>, scratch: &mut Scratch<'_>, settings: 
     exponent
 }
 
-/// Applies `change(S_ij, sum s_i s_j / n shifted left)` to every S_ij.
-fn correct(parts: &mut Parts<'_>, means: &mut [i32], shift: u32, change: impl Fn(i32, i32) -> i32) {
+/// Applies `change(S_ij, sum s_i s_j / n shifted left)` to every S_ij, the sum rounded half up. `means` has room for one number per class.
+pub(super) fn correct(parts: &mut Parts<'_>, means: &mut [i32], shift: u32, change: impl Fn(i32, i32) -> i32) {
     let Parts { features, classes, spread, .. } = parts;
     for (i, row) in triangle::rows_mut(spread, *features).enumerate() {
         for ((mean, &sum), &count) in means.iter_mut().zip(column(classes.sums, *features, i)).zip(&*classes.counts) {

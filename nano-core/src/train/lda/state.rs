@@ -27,6 +27,9 @@ const PREFIX: usize = size_of::<Header>() / 4;
 /// The index of [`Header::retired`] among them.
 #[cfg(feature = "alloc")]
 const RETIRED: usize = core::mem::offset_of!(Header, retired) / 4;
+/// That of [`Header::halvings`].
+#[cfg(feature = "alloc")]
+pub(super) const HALVINGS: usize = core::mem::offset_of!(Header, halvings) / 4;
 
 /// The beginning of the state.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -36,6 +39,8 @@ pub(super) struct Header {
     pub classes: U32,
     /// Samples whose class was forgotten, less one for each class.
     pub retired: U32,
+    /// The number of times that the sums were halved.
+    pub halvings: U32,
     /// Exponent of the weights.
     pub exponent: I32,
     /// Degrees of freedom of the weights.
@@ -68,7 +73,7 @@ pub(super) const fn words(classes: usize, features: usize) -> usize {
 pub(super) fn added_words(record: &HeadRecord) -> alloc::vec::Vec<core::ops::Range<usize>> {
     let (classes, features) = (record.classes as usize, record.features as usize);
     let length = classes * (features + 1) + triangle::length(features);
-    alloc::vec![RETIRED..RETIRED + 1, PREFIX..PREFIX + length]
+    alloc::vec![RETIRED..HALVINGS, PREFIX..PREFIX + length]
 }
 
 /// The parts of the state.
@@ -184,7 +189,7 @@ impl<'s> Saved<'s> {
     /// Refuses values that samples with inputs in `low..=high` cannot lead to.
     pub fn check(&self, least_classes: usize, low: i32, high: i32) -> Result<(), Error> {
         let field = |name, value: i32| Err(Error::Field { name, value: value.into() });
-        let Header { classes, retired, exponent, freedom } = self.header;
+        let Header { classes, retired, exponent, freedom, .. } = self.header;
         let [classes, retired, freedom] = [classes, retired, freedom].map(|word| word.get() as i32);
         if !(least_classes as i64..=self.counts.len() as i64).contains(&classes.into()) {
             return field("head classes in use", classes);

@@ -25,6 +25,11 @@ pub(super) fn diagonal<T>(triangle: &[T], side: NonZero<usize>) -> impl Iterator
     rows(triangle, side).filter_map(<[T]>::first)
 }
 
+/// The diagonal, mutable.
+pub(super) fn diagonal_mut<T>(triangle: &mut [T], side: NonZero<usize>) -> impl Iterator<Item = &mut T> {
+    rows_mut(triangle, side).filter_map(<[T]>::first_mut)
+}
+
 /// The dot product of a part of a row with as many numbers, four at a time: a loop's own instructions are half of a product's.
 pub(super) fn dot(row: &[i32], numbers: &[i32]) -> i64 {
     let ((of_row, rest), (fours, others)) = (row.as_chunks::<4>(), numbers.as_chunks::<4>());

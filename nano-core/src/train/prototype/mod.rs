@@ -8,6 +8,10 @@
 //! a class is then the factory's. The means of both, M, have 7 fraction bits, are in scratch memory, and are made anew when logits are
 //! asked for after a change. A logit is `-floor(sum (2^7 x_i - M_i)^2 / 2^10)`: also in sixteenths.
 //!
+//! Samples fade. If a class has twice the half-life of its samples, or 2^16, its sums are halved before the next one: `n' = ceil(n / 2)`,
+//! `s' = floor(s n' / n + 1/2)`. Halved sums are no sums of whole samples: none is unlearnt from them, and they are not merged into another
+//! head.
+//!
 //! Bounds: with a start, `|2^7 x - M| < 2^15`, so a logit is above -2^29. Else `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
 
@@ -38,6 +42,8 @@ use crate::train::sums::{self, SumsHead};
 use crate::train::target::Target;
 
 const LARGEST_SAMPLES: u32 = 1 << 16;
+/// Words of the state before the counts.
+const PREFIX: usize = 2;
 
 /// The state in RAM.
 #[derive(FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -45,6 +51,8 @@ const LARGEST_SAMPLES: u32 = 1 << 16;
 struct State {
     /// Number of classes in use.
     classes: u32,
+    /// The number of times that the sums of a class were halved.
+    halvings: u32,
     /// Counts and sums.
     words: [i32],
 }
@@ -52,13 +60,14 @@ struct State {
 /// A saved state, to be checked.
 struct Saved<'s> {
     classes: u32,
+    halvings: u32,
     counts: &'s [U32],
     sums: &'s [I32],
 }
 
 /// A nearest class mean classifier in RAM; the module's documentation has arithmetic and bounds.
 ///
-/// State, little-endian words: classes in use, then `n_k`, then `s_ki`, for as many classes as the image has room for.
+/// State, little-endian words: classes in use, halvings of a class's sums, then `n_k`, then `s_ki`, for as many classes as the image has room for.
 pub struct PrototypeHead<'a> {
     record: &'a HeadRecord,
     input_zero_point: i32,
@@ -80,7 +89,7 @@ impl<'a> PrototypeHead<'a> {
     }
 
     pub(super) const fn memory(sizes: &HeadSizes) -> Memory {
-        let words = sizes.classes.saturating_mul(sizes.features.saturating_add(1)).saturating_add(1);
+        let words = sizes.classes.saturating_mul(sizes.features.saturating_add(1)).saturating_add(PREFIX);
         let started = match sizes.layers.weights {
             0 => 0,
             means => Started::words(means, sizes.features),
@@ -97,7 +106,7 @@ impl<'a> PrototypeHead<'a> {
 
     #[cfg(feature = "alloc")]
     pub(super) fn aggregation(&self) -> Aggregation {
-        Aggregation::Sum(alloc::vec![1..1 + self.state.words.len()])
+        Aggregation::Sum { words: alloc::vec![PREFIX..PREFIX + self.state.words.len()], halvings: 1 }
     }
 
     /// Counts and sums.
@@ -122,16 +131,22 @@ impl<'a> PrototypeHead<'a> {
         self.record.constants[0] as usize
     }
 
-    /// Checks that a state is one of this head.
-    fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
+    /// Splits a state.
+    fn read<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
         let wrong = Error::Length { name: "saved head", needed: self.state().len(), given: state.len() };
         Error::check_length("saved head", self.state().len(), state.len())?;
-        let (classes, rest) = U32::ref_from_prefix(state).map_err(|_| wrong)?;
+        let ([classes, halvings], rest) = <[U32; PREFIX]>::ref_from_prefix(state).map_err(|_| wrong)?;
         let capacity = self.record.classes as usize;
         let (counts, sums) = <[U32]>::ref_from_prefix_with_elems(rest, capacity).map_err(|_| wrong)?;
         let sums = <[I32]>::ref_from_bytes(sums).map_err(|_| wrong)?;
-        let classes = classes.get();
-        if !(self.least_classes()..=capacity).contains(&(classes as usize)) {
+        Ok(Saved { classes: classes.get(), halvings: halvings.get(), counts, sums })
+    }
+
+    /// Checks that a state is one of this head.
+    fn saved<'s>(&self, state: &'s [u8]) -> Result<Saved<'s>, Error> {
+        let saved = self.read(state)?;
+        let Saved { classes, counts, sums, .. } = saved;
+        if !(self.least_classes()..=counts.len()).contains(&(classes as usize)) {
             return Err(Error::Field { name: "head classes in use", value: classes.into() });
         }
         for (class, (count, sums)) in (0..).zip(counts.iter().zip(sums.chunks_exact(self.width()))) {
@@ -145,7 +160,7 @@ impl<'a> PrototypeHead<'a> {
                 return Err(Error::Field { name: "head sum", value: sum.get().into() });
             }
         }
-        Ok(Saved { classes, counts, sums })
+        Ok(saved)
     }
 }
 
@@ -166,6 +181,19 @@ impl<'a> SumsHead<'a> for PrototypeHead<'a> {
         let width = self.record.features.max(1) as usize;
         Some((*counts.get(class)? as u32, sums.chunks_exact(width).nth(class)?))
     }
+
+    fn halvings(&self) -> u32 {
+        self.state.halvings
+    }
+
+    fn make_room(&mut self, class: usize) {
+        let half_life = self.record.half_life;
+        let Some((count, sums)) = self.class(class) else { return };
+        if *count == LARGEST_SAMPLES || sums::is_old(*count, half_life) {
+            *count = sums::halve(*count, sums);
+            self.state.halvings = self.state.halvings.saturating_add(1);
+        }
+    }
 }
 
 impl<'a> Head<'a> for PrototypeHead<'a> {
@@ -184,7 +212,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
         }
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
-        sums::check_classes(record, initial_classes)?;
+        sums::check_record(record, initial_classes, LARGEST_SAMPLES)?;
         record.check_logit_scale()?;
         let memory = Self::memory(&sizes);
         let wrong_ram = memory.wrong_ram(ram.len());
@@ -247,11 +275,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn check(&self, target: Target) -> Result<(), Error> {
-        let class = target.class(self.classes(), Self::NAME)?;
-        if self.state.words.get(class).is_some_and(|&count| count as u32 == LARGEST_SAMPLES) {
-            return Err(Error::Full { name: "samples of a class", capacity: LARGEST_SAMPLES as usize });
-        }
-        Ok(())
+        target.class(self.classes(), Self::NAME).map(drop)
     }
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
@@ -283,6 +307,7 @@ impl<'a> Head<'a> for PrototypeHead<'a> {
     }
 
     fn merge(&mut self, state: &[u8]) -> Result<(), Error> {
+        sums::check_merged(Self::NAME, self.read(state)?.halvings)?;
         let saved = self.saved(state)?;
         let (counts, sums) = self.parts();
         if counts.iter().zip(saved.counts).any(|(count, more)| count + more.get() > LARGEST_SAMPLES) {

@@ -79,6 +79,7 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
         ],
         logit_scale: logit_scale as f32,
         guard: descent.guard()?,
+        half_life: descent.half_life,
         ..HeadRecord::default()
     };
     let state = state.chain(rates.into_iter().map(|rate| rate as i16));

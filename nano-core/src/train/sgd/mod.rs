@@ -33,6 +33,9 @@
 //! learns at the full rate. (Weights of mean 1, as in "balanced" of scikit-learn, give steps of up to several times the rate, and on
 //! streams with a tenth of the samples of every second class 0.3 to 1.5 points less balanced accuracy.)
 //!
+//! Old samples of the ring can fade: with a half-life of h samples, a training visits the newest h in every epoch, the h before them in every
+//! second one, and so on.
+//!
 //! Frozen rows skip step 6. The rate can be halved every `halve_every` epochs of a training: sh rises by 1, up to 30.
 //!
 //! Bounds: `|x| <= 255`, `|W| <= 128`, at most 2^15 features: `|a_k| <= 2^30 + 2^14`, the differences fit u32, their product with M 48 bits.
@@ -357,7 +360,7 @@ impl<'a> Head<'a> for SgdHead<'a> {
         let mut random = self.state.random.get();
         let raised = self.raised_for_ring(ring);
         self.count(ring);
-        let result = order::visit(ring, training, most, &mut random, |features, word, epoch| {
+        let result = order::visit(self.record.half_life, ring, training, most, &mut random, |features, word, epoch| {
             let halvings = epoch.checked_div(halve_every).unwrap_or(0);
             self.step_towards(features, self.target(word), raised + halvings)
         });

@@ -418,6 +418,7 @@ pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
         balance: false,
         frozen: vec![],
         guard: 0,
+        half_life: 0,
     }
 }
 

@@ -118,6 +118,7 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         "class_weights": list(settings.class_weights),
         "frozen": list(settings.frozen),
         "guard": settings.guard or 0,
+        "half_life": settings.half_life or 0,
         "rejection": None,
     }
     return LastLayers(description, paths, nodes[0].name)

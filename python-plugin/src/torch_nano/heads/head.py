@@ -337,7 +337,7 @@ class SumsHead(Head):
         """Adds samples int8 [N, features] with integer labels [N], each once.
 
         Raises:
-            HeadError: wrong shape, dtype or label, or more samples than the sums hold; the head is then
+            HeadError: wrong shape, dtype or label; the head is then
                 unchanged.
         """
         self._for_all(self._head.learn_all, features, labels, "learnt")

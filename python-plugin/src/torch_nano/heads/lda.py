@@ -10,7 +10,7 @@ class LdaHead(SumsHead):
     """A classifier by linear discriminant analysis that learns in one pass, in any order, exactly.
 
     :meth:`learn` adds to sums; :meth:`commit` solves for the weights, after which the logits include what was
-    learnt. nano-core (`train::LdaHead`) documents the arithmetic and the limit of 2^15 samples. A class
+    learnt. nano-core (`train::LdaHead`) documents the arithmetic, and the halving of full sums. A class
     without samples has the logit -2^31. :meth:`forget` leaves a class's share of the covariance;
     :meth:`unlearn` removes that, too. With a start (:class:`torch_nano.heads.Start`) the head is the shipped
     layer until the first :meth:`commit` after :meth:`learn`; a class that is forgotten is then again what the

@@ -36,6 +36,9 @@ class SGD:
             it. A training is taken back unless the head then recognises more of the samples kept aside, or
             as many with at most a quarter of the error (nano-core's `train::guard`). They take no RAM beside
             the device's ring. 8 suits; None: all samples are learnt from, and no training is judged.
+        half_life: number of newer samples of the device's ring after which a training visits a sample half as
+            often: the newest of this number in every epoch, those before them in every second one, and so on;
+            None: all alike.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -43,7 +46,7 @@ class SGD:
 
     >>> SGD(learning_rate=0.05, halve_every=8)
     SGD(learning_rate=0.05, loss='cross_entropy', halve_every=8, class_weights=(), frozen=(), layer=None,
-        guard=None, balance=False)
+        guard=None, balance=False, half_life=None)
     """
 
     learning_rate: float | Literal["auto"] = 0.02
@@ -54,6 +57,7 @@ class SGD:
     layer: str | None = None
     guard: int | None = None
     balance: bool = False
+    half_life: int | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.balance, bool):
@@ -69,6 +73,7 @@ class SGD:
             _set(self, "halve_every", whole_number("halve_every", self.halve_every, least=1))
         if self.guard is not None:
             _set(self, "guard", whole_number("guard", self.guard, least=2))
+        _check_half_life(self)
         _check_layer(self.layer)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
@@ -84,6 +89,7 @@ class SGD:
             "balance": self.balance,
             "frozen": list(self.frozen),
             "guard": self.guard or 0,
+            "half_life": self.half_life or 0,
             "rejection": None,
         }
 
@@ -102,6 +108,9 @@ class LDA:
         start: the factory's samples, from which the head starts; None: it starts without samples.
         balance: True: classes weigh alike, however many samples each has, as priors are equal. An LdaHead has
             no other way.
+        half_life: number of newer samples of a class after which its older ones count half, at most 16,384:
+            when a class has twice as many, the sums of all classes are halved. None: only when they hold
+            32,768 samples. What was halved is unlearnt and merged into other heads no more.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -113,6 +122,7 @@ class LDA:
     layer: str | None = None
     start: Start | None = None
     balance: Literal[True] = True
+    half_life: int | None = None
 
     def __post_init__(self) -> None:
         if self.balance is not True:
@@ -120,12 +130,13 @@ class LDA:
         _set(self, "shrinkage", positive_number("shrinkage", self.shrinkage, within=_native.SHRINKAGE))
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
+        _check_half_life(self)
         _check_layer(self.layer)
         _check_start(self.start)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]; without the start."""
-        return {"trainer": "lda", "shrinkage": self.shrinkage, **_sums(weights, self.capacity)}
+        return {"trainer": "lda", "shrinkage": self.shrinkage, **_sums(weights, self)}
 
 
 @dataclass(frozen=True)
@@ -136,6 +147,9 @@ class Prototype:
         capacity: the largest number of classes; None: those of the layer.
         layer: name of the Linear that ends the model; None: whichever does.
         start: the factory's samples, from whose means the head starts; None: it starts without samples.
+        half_life: number of newer samples of a class after which its older ones count half, at most 32,768:
+            when a class has twice as many, its sums are halved. None: they are halved only at 65,536 samples.
+            What was halved is unlearnt and merged into other heads no more.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -145,16 +159,18 @@ class Prototype:
     capacity: int | None = None
     layer: str | None = None
     start: Start | None = None
+    half_life: int | None = None
 
     def __post_init__(self) -> None:
         if self.capacity is not None:
             _set(self, "capacity", whole_number("capacity", self.capacity, least=1))
+        _check_half_life(self)
         _check_layer(self.layer)
         _check_start(self.start)
 
     def description(self, weights: Floats, biases: Floats) -> dict[str, Any]:
         """What nano-core's writer takes, for a layer [classes, features]; without the start."""
-        return {"trainer": "prototype", **_sums(weights, self.capacity)}
+        return {"trainer": "prototype", **_sums(weights, self)}
 
 
 #: Sets a field of a frozen dataclass.
@@ -171,11 +187,17 @@ def _check_start(start: object) -> None:
         raise HeadError(f"start is {shown(start)}; expected heads.Start((x, y)), or None")
 
 
-def _sums(weights: Floats, capacity: int | None) -> dict[str, Any]:
+def _check_half_life(settings: SGD | LDA | Prototype) -> None:
+    if settings.half_life is not None:
+        _set(settings, "half_life", whole_number("half_life", settings.half_life, least=1))
+
+
+def _sums(weights: Floats, settings: LDA | Prototype) -> dict[str, Any]:
     classes = len(weights)
     return {
         "classes": classes,
-        "capacity": classes if capacity is None else capacity,
+        "capacity": classes if settings.capacity is None else settings.capacity,
+        "half_life": settings.half_life or 0,
         "start": None,
         "rejection": None,
     }
