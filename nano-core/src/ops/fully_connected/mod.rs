@@ -10,8 +10,8 @@ mod rows;
 
 use crate::operator::{Alias, Operator, Output, attributes};
 
-pub(crate) use pairs::{ChannelPairs, FORMS};
 pub use pairs::FULLY_CONNECTED_PAIRS;
+pub(crate) use pairs::{ChannelPairs, FORMS};
 #[cfg(feature = "alloc")]
 pub(crate) use pairs::{cost, pack};
 pub use rows::{FULLY_CONNECTED, FULLY_CONNECTED_INT16};

@@ -70,12 +70,7 @@ impl Block<'_> {
 
     /// Computes blocks of `N` channels for the first `2 * PAIRS` pixels of a whole tile.
     #[inline(never)]
-    fn row<const N: usize, const PAIRS: usize>(
-        &self,
-        channels: &[[Channel; N]],
-        weights: &[[i8; N]],
-        tile: &mut [i8],
-    ) {
+    fn row<const N: usize, const PAIRS: usize>(&self, channels: &[[Channel; N]], weights: &[[i8; N]], tile: &mut [i8]) {
         let &Block { requantization, columns, pitch } = self;
         let weighted = weights.len() >= columns.len() * channels.len();
         if !weighted || columns.is_empty() || tile.len() < (LANES - 1) * pitch + N * channels.len() {
