@@ -57,7 +57,7 @@ def small_model(head: str) -> tn.NanoModule:
 
 
 def convolution() -> tn.NanoModule:
-    """A model without a head whose run goes deeper than what the small model does."""
+    """A model without a head whose run takes other kernels than the small model's."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv1d(3, 8, 5), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 3))
     x = torch.randn(64, 3, 20)

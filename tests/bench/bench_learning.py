@@ -46,6 +46,8 @@ LOWEST_WATCH = {"sgd": 91.0, "lda": 93.0}
 #: With the guard, points that a person-arm may end below the head that it began with, and that the mean may
 #: lose.
 LARGEST_HARM, LARGEST_PRICE = 0.5, 0.3
+#: Points that a head with a half-life may be behind a fresh one, soon after its wearer changed.
+LARGEST_LAG = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ class Measured:
     unlabelled: dict[str, Accuracies]
     #: Of each person-arm of the watch, with and without the guard.
     judged: list[Accuracies]
+    #: Of each person-arm of the watch that follows another person's.
+    changed: list[Accuracies]
 
     def gaps(self) -> dict[str, Accuracies]:
         """Accuracy that the heads lose to float after all samples, in points."""
@@ -142,6 +146,11 @@ class Measured:
             )
         if mean["sgd"] - mean["guarded"] > LARGEST_PRICE:
             missed.append(f"watch: the guard costs {mean['sgd'] - mean['guarded']:.2f} points of the mean")
+        missed += [
+            f"watch: {head}, with a half-life, is {lag:.2f} points behind a new head; {LARGEST_LAG} may be"
+            for head, lag in self.lags().items()
+            if lag > LARGEST_LAG
+        ]
         missed += learning_certainty.missed(self.certainty, self.balance)
         return missed + learning_shots.missed(self.shots)
 
@@ -154,6 +163,11 @@ class Measured:
     def personal_mean(self) -> Accuracies:
         """The mean over the person-arms, in %."""
         return {name: float(np.mean([arm[name] for arm in self.judged])) for name in self.judged[0]}
+
+    def lags(self) -> Accuracies:
+        """Points that heads with a half-life are behind fresh ones, soon after the wearer changed."""
+        means = {name: float(np.mean([arm[name] for arm in self.changed])) for name in self.changed[0]}
+        return {head: means[f"{head}, fresh"] - means[head] for head in learning_watch.FADING}
 
     def report(self) -> dict[str, Any]:
         """What is written: gaps in points, all else in %."""
@@ -169,6 +183,7 @@ class Measured:
             "auto_rate_gaps": learning_shots.rate_gaps(self.shots),
             "worst_arm": self.worst_arm(),
             "personal_mean": self.personal_mean(),
+            "drift": self.lags(),
             **{
                 name: {
                     one: {head: row[name] for head, row in heads.items()}
@@ -229,6 +244,7 @@ def measure(extent: Extent) -> Measured:
     windows = watch.load_windows()
     watch_seeds = {}
     judged: list[Accuracies] = []
+    changed: list[Accuracies] = []
     scored, rare = {}, []
     shifted: dict[str, list[Shots]] = {}
     for seed in extent.watch_seeds:
@@ -237,6 +253,7 @@ def measure(extent: Extent) -> Measured:
             fold = learning_watch.fold(windows, left_out, seed=seed, epochs=extent.watch_epochs)
             arms += learning_watch.person_arms(fold)
             judged += learning_watch.judged_arms(fold)
+            changed += learning_watch.changed_wearers(fold)
             if seed in extent.certainty_seeds:
                 for head, parts in learning_certainty.on_watch(fold).items():
                     scored.setdefault(head, []).extend(parts)
@@ -261,6 +278,7 @@ def measure(extent: Extent) -> Measured:
         *(sets, watch_seeds, mean_rows(list(watch_seeds.values())), mean_incremental(incremental), means),
         *(certainty, balance, unlabelled),
         judged=judged,
+        changed=changed,
     )
 
 
@@ -322,6 +340,11 @@ def conclude(measured: Measured, report: Path, console: Console) -> int:
     console.print(
         f"watch, {len(measured.judged)} person-arms, generic {mean['generic']:.2f} %: {each}, "
         f"{mean['taken back']:.0f} % of the trainings taken back"
+    )
+    lags = ", ".join(f"{name} {lag:.2f}" for name, lag in measured.lags().items())
+    console.print(
+        f"watch, {learning_watch.NEW_WINDOWS} windows after a change of wearer, with a half-life: points "
+        f"behind a fresh head: {lags}"
     )
     learning_certainty.show(console, measured.certainty, measured.balance, measured.unlabelled)
     one = measured.incremental

@@ -23,18 +23,27 @@ from learning_sets import Samples, ranged
 from learning_shots import Shipped, User
 from personal import DESCENT, EPOCHS_ON_BOARD
 from torch import Tensor
-from torch_nano.heads import SGD, SgdHead
+from torch_nano.heads import LDA, SGD, HeadSettings, LdaHead, Prototype, PrototypeHead, SgdHead
 from training import logistic_regression
 
 LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "prototype")
 ALL = "all"
 SHOTS = (1, 2, 5)
 """Windows of each exercise; a person-arm has 4 to 12 of each to learn from."""
+DESCENT_PLAIN = replace(DESCENT, guard=None)
 JUDGED = {
     "sgd": SGD("auto", halve_every=HALVE_EVERY),
     "guarded": SGD("auto", halve_every=HALVE_EVERY, guard=8),
 }
 """Without and with the guard."""
+FADING: dict[str, tuple[HeadSettings, HeadSettings]] = {
+    "lda": (LDA(), LDA(half_life=3)),
+    "prototype": (Prototype(), Prototype(half_life=1)),
+    "sgd": (DESCENT_PLAIN, replace(DESCENT_PLAIN, half_life=20)),
+}
+"""Without and with a half-life."""
+NEW_WINDOWS = 40
+"""Of the new wearer, learnt before the head is scored."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +93,8 @@ def fold(windows: watch.Windows, left_out: tuple[int, ...], *, seed: int, epochs
 def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
     """What each of `LEARNERS` recognises of an arm's scored windows, in %, once it has learnt so many windows
     of each exercise (`SHOTS`, `ALL`): one result for each arm of the people left out."""
-    unguarded = replace(DESCENT, guard=None)
-    nano = tn.to_nano(fold.model, head=unguarded)
-    heads = heads_of(fold.model, unguarded)
+    nano = tn.to_nano(fold.model, head=DESCENT_PLAIN)
+    heads = heads_of(fold.model, DESCENT_PLAIN)
     results = []
     for own in fold.users:
         learnt, scored = (
@@ -128,3 +136,47 @@ def judged_arms(fold: Fold) -> list[Accuracies]:
             result["taken back"] = 100.0 if head.taken_back else 0.0
         results.append(result)
     return results
+
+
+def changed_wearers(fold: Fold) -> list[Accuracies]:
+    """A stream that changes its wearer: a head that has learnt all windows of one arm learns `NEW_WINDOWS` of
+    another person's. What it recognises of that arm's scored windows, in %, with a half-life and without one
+    (`lda, kept`), and a new head without one that learns only the new windows (`lda, fresh`): one result for
+    each arm of the people left out."""
+    made = {
+        f"{name}{suffix}": tn.to_nano(fold.model, head=settings)
+        for name, pair in FADING.items()
+        for suffix, settings in zip((", kept", ""), pair, strict=True)
+    }
+    users, results = fold.users, []
+    # The arms of a person are neighbours.
+    for old, new in zip(users, users[2:] + users[:2], strict=True):
+        random = np.random.default_rng(0)
+        before = random.permutation(len(old.label) + len(old.label_scored))
+        after = random.permutation(len(new.label))[:NEW_WINDOWS]
+        result: Accuracies = {}
+        for name, nano in made.items():
+            features = nano.features_int8(torch.cat([old.x, old.x_scored])[before])
+            worn = Samples(features, torch.cat([old.label, old.label_scored])[before])
+            own = Samples(nano.features_int8(new.x[after]), new.label[after])
+            scored = Samples(nano.features_int8(new.x_scored), new.label_scored)
+            result[name] = percent_after_streams(nano, [worn, own], scored)
+            if name.endswith(", kept"):
+                result[name.replace("kept", "fresh")] = percent_after_streams(nano, [own], scored)
+        results.append(result)
+    return results
+
+
+def percent_after_streams(nano: tn.NanoModule, streams: list[Samples], scored: Samples) -> float:
+    """What a head recognises once it has learnt one stream after the other; one with a ring keeps both."""
+    head = nano.head
+    assert isinstance(head, SgdHead | LdaHead | PrototypeHead)
+    head.reset()
+    features = torch.cat([stream.features for stream in streams])
+    label = torch.cat([stream.label for stream in streams])
+    if not isinstance(head, SgdHead):
+        head.fit(features, label)
+        return score(head, scored)
+    for stop in np.cumsum([len(stream.label) for stream in streams]).tolist():
+        head.fit(features[:stop], label[:stop], EPOCHS_ON_BOARD)
+    return score(head, scored)

@@ -44,6 +44,10 @@ GOOD = Measured(
         {"generic": 83.0, "sgd": 82.0, "guarded": 83.0, "taken back": 100.0},
         {"generic": 90.0, "sgd": 94.0, "guarded": 94.0, "taken back": 0.0},
     ],
+    changed=[
+        {name: 93.0 for name in learning_watch.FADING}
+        | {f"{name}, fresh": 94.0 for name in learning_watch.FADING}
+    ],
     certainty={"watch": {"lda": {"ece": 0.05, "auroc": 90.0, "false_alarms": 6.9, "unknown_found": 60.0}}},
     balance={
         "watch": {
@@ -162,6 +166,14 @@ def test_a_guard_that_fails_or_costs_too_much_is_named(
     judged = [{**arm, "guarded": value} for arm, value in zip(GOOD.judged, guarded, strict=True)]
     status, text = concluded(replace(GOOD, judged=judged), tmp_path / "learning.json")
     assert status == 1 and text.count("missed") == 1 and named in text
+
+
+def test_a_head_that_stays_with_its_former_wearer_is_named(tmp_path: Path) -> None:
+    changed = [{**GOOD.changed[0], "lda": 92.9}]
+    status, text = concluded(replace(GOOD, changed=changed), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1
+    assert "lda, with a half-life, is 1.10 points behind a new head; 1.0 may be" in text
+    assert json.loads((tmp_path / "learning.json").read_text())["drift"]["lda"] == pytest.approx(1.1)
 
 
 @pytest.mark.parametrize(

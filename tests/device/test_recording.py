@@ -29,6 +29,9 @@ IMAGES = {
     "guarded": with_head(settings=heads.SGD(0.05, guard=3)),
     "lda": with_head(settings=heads.LDA(capacity=6)),
     "prototype": with_head(settings=heads.Prototype(capacity=6)),
+    "fading sgd": with_head(settings=heads.SGD(0.05, half_life=3)),
+    "fading lda": with_head(settings=heads.LDA(capacity=6, half_life=2)),
+    "fading prototype": with_head(settings=heads.Prototype(capacity=6, half_life=2)),
 }
 RNG = np.random.default_rng(0)
 INPUTS = RNG.integers(-128, 128, (60, 216), np.int8)

@@ -63,6 +63,7 @@ def test_10_000_steps_of_gradient_descent_are_those_of_the_reference(
         halve_every=7,
         class_weights=(1, 2, 0.5, 3, 1) if several else (),
         frozen=(2,) if several else (),
+        half_life=9 if learning_rate == 0.05 else None,
     )
     image = image_of(settings, OUTPUTS[loss])
     twin = _native.Head(image)
@@ -109,7 +110,11 @@ def test_rates_by_the_features_and_judged_trainings_are_those_of_this_machine(le
         assert device.stats().taken_back == sum(taken_back) and len(set(taken_back)) == 2
 
 
-@pytest.mark.parametrize("settings", [heads.LDA(), heads.Prototype()], ids=["lda", "prototype"])
+@pytest.mark.parametrize(
+    "settings",
+    [heads.LDA(), heads.Prototype(), heads.LDA(half_life=30), heads.Prototype(half_life=7)],
+    ids=["lda", "prototype", "fading lda", "fading prototype"],
+)
 def test_10_000_samples_of_sums_are_those_of_the_reference(settings: heads.HeadSettings) -> None:
     rng = np.random.default_rng(2)
     image = image_of(settings)

@@ -9,7 +9,8 @@
 //! its distance in 1/4096, at most 2^15. Bounds: an error is at most 32 * 2^15, so the sum over fewer than 2^40 samples, times 4, fits u64.
 //!
 //! Measured on a watch's recordings, 36 person-arms, with every 8th of an arm's 30 to 80 labelled windows kept aside (`just bench-learning`): without the
-//! guard the worst arm ends 1.2 to 5.8 points below the head that it began with, with it none does, and the mean loses nothing. The test "not more errors"
+//! guard the worst arm ends 1.2 to 5.8 points below the head that it began with, with it none does, and the mean loses nothing. With other rates
+//! and seeds single arms still ended 0.6 to 7.8 points below. The test "not more errors"
 //! lets an arm end 1.8 to 3.3 points below it.
 
 use core::ops::AddAssign;

@@ -53,7 +53,7 @@ impl<'a> Rejection<'a> {
     /// Squared distance, in steps, to the nearest class that the image has a centre of, or the head samples of; `u32::MAX` without such a
     /// class.
     pub fn distance<'h>(&self, head: &impl Head<'h>, features: &[i8]) -> u32 {
-        let mut centres = self.centres.chunks_exact(self.features);
+        let mut centres = self.centres.chunks_exact(self.features.max(1));
         let distances = (0..head.classes()).filter_map(|class| {
             let centre = centres.next();
             let square = |(&q, &centre): (&i8, &i8)| u32::from(q.abs_diff(centre)).pow(2);

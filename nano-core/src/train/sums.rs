@@ -101,7 +101,7 @@ pub(super) fn halve(count: u32, sums: &mut [i32]) -> u32 {
     let halved = count.div_ceil(2);
     let (before, after) = (i64::from(count), i64::from(halved));
     for sum in sums {
-        *sum = (2 * i64::from(*sum) * after + before).div_euclid((2 * before).max(1)) as i32;
+        *sum = (2 * i64::from(*sum) * after + before).checked_div_euclid(2 * before).unwrap_or(0) as i32;
     }
     halved
 }

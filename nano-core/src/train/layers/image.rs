@@ -26,6 +26,7 @@ pub struct LayersDescription {
 
 /// What one of several trained layers computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub enum TrainedOperation {
     /// A window over all channels: a convolution, or a fully connected layer, whose window is its whole input.
     Convolution,

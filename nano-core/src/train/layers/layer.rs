@@ -59,7 +59,7 @@ impl LayerRecord {
     pub fn backward(&self, weights: &[i16], exponent: u32, input: &[i8], errors: &[i32], lower: &mut [i32]) {
         match self.operation() {
             Operation::Convolution if self.is_matrix() => {
-                let positions = lower.chunks_exact_mut(self.inputs()).zip(errors.chunks_exact(self.outputs()));
+                let positions = lower.chunks_exact_mut(self.inputs()).zip(errors.chunks_exact(self.outputs().max(1)));
                 for (lower, errors) in positions {
                     linear::transposed_products(weights, errors, lower);
                 }
