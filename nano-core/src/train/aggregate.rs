@@ -2,8 +2,8 @@
 //!
 //! In a round every device starts from one head and learns on. The updates are aggregated into the next head:
 //!
-//! - Heads of sums: the start plus what each device added to it, unless it has halved them since. To the byte that is the head which learnt all samples of all devices itself,
-//!   including the weights that [`Head::commit`] makes of them.
+//! - Heads of sums: the start plus what each device added to it, unless it has halved them since. To the byte that is the head which
+//!   learnt all samples of all devices itself, including the weights that [`Head::commit`] makes of them.
 //! - [`SgdHead`](super::SgdHead) and [`LayersHead`](super::LayersHead): the mean of the weights, weighted by the devices' numbers of samples,
 //!   `n_d`. With the largest exponent E that any device has for the layer, and `N = sum n_d`, a weight becomes
 //!   `floor(sum n_d V_d 2^(e_d) / (N 2^E) + 1/2)`: the exact mean, rounded once. The random state is the largest of all. Equal heads give

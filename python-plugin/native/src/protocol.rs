@@ -168,8 +168,8 @@ pub(crate) fn encode_request<'py>(
 }
 
 /// Decodes a response from a frame without its end byte: returns a dict of its fields, with its name under "kind" and the request's number under
-/// "sequence"; of a report those of a [`torch_nano.device.Report`]. For a refused request the kind is "refused", with the failure's code under "failure", a sentence under "reason", and under "of_update" whether it
-/// is a refusal of an update.
+/// "sequence"; of a report those of a [`torch_nano.device.Report`]. For a refused request the kind is "refused", with the failure's code
+/// under "failure", a sentence under "reason", and under "of_update" whether it is a refusal of an update.
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let mut frame = bytes.to_vec();

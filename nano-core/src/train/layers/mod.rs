@@ -13,8 +13,8 @@
 //!    weighted, `(e_k * weight + 2^14) >> 15` with a Q15 weight of the class. If all errors are 0, the step ends.
 //! 3. Backward, from the last layer on: `d_i = sum_j e_j W_ji` over all positions that read i, then the layer below has
 //!    `e_i = clamp((d_i + 2^(t-1)) >> t, -limit, limit)`, and 0 where its output is at a bound of its clamp, as the activation, or int8, is flat
-//!    there (but not of a pool, whose small outputs round to 0). `t` starts at 8. Pools and sums pass errors on as they are, a max pool to the first maximum; a layer that a later sum reads adds that
-//!    sum's error, shifted to its own unit.
+//!    there (but not of a pool, whose small outputs round to 0). `t` starts at 8. Pools and sums pass errors on as they are, a max pool to
+//!    the first maximum; a layer that a later sum reads adds that sum's error, shifted to its own unit.
 //! 4. Update of all layers that learn: `g_j = (e_j * C + 2^14) >> 15`, `V_ji -= (sum g_j x_i + 2^(sh-1)) >> sh` with the sum over the positions, in
 //!    rows with an error, with `C / 2^(15+sh) = lr s_x 2^8 / (s_w one)`. `one`, the e that stands for a gradient of 1, is 2^15 (squared error:
 //!    2^12) in the last layer; below a layer with weights it is `one / (s_w 2^t)`, below an average pool `one P`.

@@ -44,9 +44,10 @@
 //! `c 255^2 / 4 <= (c - 1) 2^15`, P is refused above that, and `(1 + (D / 2n)^2) n 2^15` is below 2^31 for n from 1 to 2^15 + 2^8.
 //!
 //! Samples fade. If a class has twice the half-life of its samples, or all have 2^15, the sums of all classes are halved before the next
-//! sample: `n' = ceil(n / 2)`, `s' = floor(s n' / n + 1/2)`, and the scatter within classes, `S - sum s_k s_k' / n_k`, is multiplied by the ratio of its degrees of freedom, in 1/2^16 and rounded down; that product
-//! and the corrections before and after it are each rounded once, half up. So means and covariance stay as they are, up to rounding, and what is learnt from then on counts for more. Halved sums are no sums of
-//! whole samples: none is unlearnt from them, and they are not merged into another head.
+//! sample: `n' = ceil(n / 2)`, `s' = floor(s n' / n + 1/2)`. The scatter within classes, `S - sum s_k s_k' / n_k`, is multiplied by the ratio
+//! of its degrees of freedom, in 1/2^16 and rounded down; that product and the corrections before and after it are each rounded once,
+//! half up. So means and covariance stay as they are, up to rounding, and what is learnt from then on counts for more. Halved sums are
+//! no sums of whole samples: none is unlearnt from them, and they are not merged into another head.
 //!
 //! States that no samples lead to stay in the same range, because lambda and weights are clamped.
 
@@ -87,8 +88,8 @@ const LARGEST_SWEEPS: i32 = 100;
 /// A linear discriminant analysis classifier in RAM: exact sums, and the weights that [`Head::commit`] made of them; the module's
 /// documentation has arithmetic and bounds.
 ///
-/// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; halvings of the sums; exponent and degrees of
-/// freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16), for as many classes as
+/// State, little-endian words: classes in use; samples whose class was forgotten, less one for each class; halvings of the sums; exponent
+/// and degrees of freedom of the weights; then `n_k`, `s_ki`, `S_ij` (i <= j, row by row), biases (int32) and weights (int16), for as many classes as
 /// the image has room for.
 pub struct LdaHead<'a> {
     record: &'a HeadRecord,
