@@ -272,9 +272,7 @@ pub(super) fn read<'a>(bytes: &'a [u8], record: &HeadRecord) -> Result<Parts<'a>
         }
         let other = match (layer.operation(), layer.other as usize) {
             (Operation::Add, 0) => u64::from(record.features),
-            (Operation::Add, other) => {
-                layers[..index].get(other - 1).map_or(0, |other| other.values() as u64)
-            }
+            (Operation::Add, other) => layers[..index].get(other - 1).map_or(0, |other| other.values() as u64),
             (_, other) => inputs * u64::from(other == 0),
         };
         if other != inputs {
