@@ -151,7 +151,7 @@ def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_els
     sources = {
         str(file.relative_to(PLUGIN / "src"))
         for pattern in ("*.py", "*.pyi", "*.toml", "py.typed")
-        for file in (PLUGIN / "src/torch_nano").rglob(pattern)
+        for file in (PLUGIN / "src").rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
