@@ -33,7 +33,7 @@ from ..ops.move import Move
 from .image import MOST_IN_RAM, write_image
 from .optimization import Optimization, optimization_of
 
-_KIND, _VERSION = "model", 9
+_KIND, _VERSION = "model", 10
 _FASTEST = Optimization()
 
 
