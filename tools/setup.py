@@ -77,6 +77,8 @@ def missing_debian_packages() -> list[str]:
         packages += ["python3-dev"]  # torch.compile's, too
     if shutil.which("qemu-system-riscv32") is None:
         packages += ["qemu-system-misc"]
+    if shutil.which("chromium") is None:
+        packages += ["chromium"]  # tests look at the pages that the package writes
     if shutil.which("cargo") is None:
         packages += ["ca-certificates", "rustc-web", "cargo-web", "rustfmt-web", "rust-web-clippy"]
     tools = {

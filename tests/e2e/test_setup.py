@@ -70,7 +70,7 @@ def test_without_root_it_names_the_packages_and_the_command(tmp_path: Path) -> N
     assert result.stdout == ""
     assert "only root may install them. Nothing was done." in result.stderr
     (words,) = (line.split() for line in result.stderr.splitlines() if "apt-get update" in line)
-    assert {"g++", "qemu-system-misc", "cargo-web", "rustc-web"} <= set(words)
+    assert {"g++", "qemu-system-misc", "chromium", "cargo-web", "rustc-web"} <= set(words)
     assert not called.exists()
 
 
@@ -83,7 +83,8 @@ def test_without_apt_it_names_the_packages(tmp_path: Path) -> None:
 
 def make_all_tools(folder: Path, cargo: str) -> None:
     # cc finds other files for 32 bits than for 64: it has both libraries.
-    scripts = {"cc": "echo $1", "g++": "", "qemu-system-riscv32": "", "cargo": f"echo cargo {cargo}"}
+    scripts = {"cc": "echo $1", "cargo": f"echo cargo {cargo}"}
+    scripts |= dict.fromkeys(("g++", "qemu-system-riscv32", "chromium"), "")
     for tool, script in scripts.items():
         make_tool(folder / tool, script)
     # rustup adds what is missing, so that no Debian package is asked for.
