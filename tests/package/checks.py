@@ -1,6 +1,6 @@
 """The wheel, the source distribution and the checkout install into fresh environments and work outside the
-repository; the crate that would be published is whole. `just package` runs this file and leaves what it built
-in `build/package`; its name keeps it out of runs on several workers, where each would build the same.
+repository; the crates that would be published are whole. `just package` runs this file and leaves what it
+built in `build/package`; its name keeps it out of runs on several workers, where each would build the same.
 
 The fresh environments see the packages that torch_nano depends on by links to those installed here, since
 torch alone takes gigabytes; they see no torch_nano, no build tool and nothing of the checkout.
@@ -30,6 +30,15 @@ BUILT = ROOT / "build/package"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 BOARD_PROGRAMS = {f"torch_nano/device/{name}-rv32imc.elf" for name in ("virt", "sensing")}
 BUILT_BY_CARGO = {"torch_nano/_native.abi3.so", "torch_nano/device/transport/cycles_plugin.abi3.so"}
+# Where the crates are that can be published, and what cargo needs to know until nano-core is.
+CRATES: dict[str, tuple[str, ...]] = {
+    "nano-core": ("nano-core",),
+    "torch-nano-device": (
+        "esp32-app/device",
+        "--config",
+        f'patch.crates-io.nano-core.path="{ROOT / "nano-core"}"',
+    ),
+}
 # torch_nano, what would bring the checkout's back, and what a build environment must bring itself.
 NOT_A_DEPENDENCY = re.compile(r"torch_nano|__editable__|.*\.pth$|pip|setuptools_rust|semantic_version")
 
@@ -179,6 +188,9 @@ def test_the_source_distribution_holds_nothing_compiled_but_the_board(sdist: Pat
 
 def test_the_version_stands_in_one_place(sdist: Path, wheel: Path) -> None:
     assert torch_nano.__version__ == VERSION
+    # cargo cannot inherit from another workspace.
+    devices = tomllib.loads((ROOT / "esp32-app/Cargo.toml").read_text())["workspace"]
+    assert devices["package"]["version"] == devices["dependencies"]["nano-core"]["version"] == VERSION
     assert sdist.name == f"torch_nano-{VERSION}.tar.gz" and wheel.name.startswith(
         f"torch_nano-{VERSION}-cp311-abi3-"
     )
@@ -203,15 +215,24 @@ def test_a_wheel_without_the_board_is_not_built(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.whl"))
 
 
-def test_the_crate_is_complete() -> None:
-    printed = run("cargo", "publish", "--dry-run", "--allow-dirty", "-p", "nano-core", cwd=ROOT)
+@pytest.mark.parametrize("crate", CRATES)
+def test_the_crate_is_complete(crate: str) -> None:
+    folder, *options = CRATES[crate]
+    workspace = ROOT / folder / ".."
+    command = ("cargo", "publish", "--dry-run", "--allow-dirty", "-p", crate, *options)
+    printed = run(*command, cwd=workspace)
     warnings = [line for line in printed.splitlines() if line.startswith("warning")]
+    # The device's tests, which take helpers of nano-core's, stay in the repository.
+    warnings = [line for line in warnings if not re.match(r"warning: ignoring test `\w+` as `tests/", line)]
     assert warnings == ["warning: aborting upload due to dry run"], printed
-    crate = ROOT / "target/package" / f"nano-core-{VERSION}"
-    assert {"LICENSE-MIT", "LICENSE-APACHE", "README.md"} <= {file.name for file in crate.iterdir()}
+    packed = workspace / f"target/package/{crate}-{VERSION}"
+    assert {"LICENSE-MIT", "LICENSE-APACHE", "README.md"} <= {file.name for file in packed.iterdir()}
     # Equal files that compile by themselves pass the tests that they pass in the checkout.
-    assert contents(crate) == contents(ROOT / "nano-core")
-    run("cargo", "check", "--quiet", "--tests", "--all-features", "--target-dir", ROOT / "target", cwd=crate)
+    tested = crate == "nano-core"
+    kept = {name: data for name, data in contents(ROOT / folder).items() if tested or name.startswith("src/")}
+    assert contents(packed) == kept
+    check = ("cargo", "check", "--quiet", "--tests", "--all-features", "--target-dir", workspace / "target")
+    run(*check, *options, cwd=packed)
 
 
 def contents(crate: Path) -> dict[str, bytes]:

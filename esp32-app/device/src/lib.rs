@@ -1,7 +1,4 @@
-//! Device logic of torch-nano, for every board: a [`Device`] predicts and learns, and a [`Link`] has it answer the [`Request`]s of a PC with
-//! [`Response`]s over any byte stream.
-//!
-//! It knows no chip. A board gives a [`Session`], which is both, an image, RAM, a flash for heads and a counter.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(not(test), no_std)]
 #![deny(missing_docs)]
 
