@@ -15,6 +15,7 @@ What most scripts need is here; the rest is in the submodules:
 - :mod:`~torch_nano.training`, :mod:`~torch_nano.transfer`: the training loop, and transfer learning
 - :mod:`~torch_nano.qat`: stages of quantization-aware training
 - :mod:`~torch_nano.functional`, :mod:`~torch_nano.ops`: the device's operators as functions, and as layers
+- :mod:`~torch_nano.zoo`: small trained models, with their cards
 - :mod:`~torch_nano.chips`, :mod:`~torch_nano.results`, :mod:`~torch_nano.errors`
 """
 
@@ -24,7 +25,7 @@ from typing import Any as _Any
 
 from torch import nn as _nn
 
-from . import chips, device, errors, functional, heads, ops, qat, results, training, transfer
+from . import chips, device, errors, functional, heads, ops, qat, results, training, transfer, zoo
 from ._native import __version__
 from .compile.nano_module import NanoModule, load
 from .compile.nano_module_functions import compare, export, save, summary, verify
@@ -64,6 +65,7 @@ __all__ = [
     "transfer",
     "unfreeze",
     "verify",
+    "zoo",
 ]
 
 
