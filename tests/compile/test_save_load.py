@@ -76,7 +76,7 @@ def test_a_damaged_file_is_refused(saved, tmp_path):
     [
         (b"", "an empty file; expected a saved model"),
         (b"PK\x03\x04", "expected a saved model"),
-        (b"torch-nano model 1\n rest", "file format 1; this version reads format 10"),
+        (b"torch-nano model 1\n rest", "file format 1; this version reads format 11"),
     ],
 )
 def test_other_files_are_refused(content, reason, tmp_path):

@@ -1,12 +1,13 @@
 //! A simulated device in this process: it runs the same session as a board, with frames and flash in memory.
 
 use nano_core::Memory as ClassifierMemory;
-use nano_core::train::{AnyHead, HeadSizes};
+use nano_core::train::{AnyHead, HeadSizes, TrainedLayer};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::{MemoryFlash, Options, Session, Settings, Sizes};
 
+use crate::head_description::{Layer, read_layers};
 use crate::model::SharedImage;
 use crate::refuse;
 
@@ -78,6 +79,16 @@ pub(crate) fn session_ram(py: Python<'_>, image: SharedImage, senses: bool) -> P
         add("window", bytes)?;
     }
     Ok(purposes)
+}
+
+/// Bytes of RAM that learning by these layers takes in the firmware of a chip: the head, its spare copy and the ring of samples.
+#[pyfunction]
+pub(crate) fn training_ram(layers: Vec<Layer<'_>>) -> PyResult<usize> {
+    let head = Some(TrainedLayer::head_sizes(&read_layers(layers)?));
+    let Options { ring, frame, .. } = Options::CHIP;
+    let parts = Sizes { arena: 0, layers: 0, head, ring, frame }.parts();
+    let learning = parts.iter().filter(|(purpose, _)| !matches!(*purpose, "frames" | "profile"));
+    Ok(learning.map(|(_, bytes)| bytes.div_ceil(4) * 4).sum())
 }
 
 /// An instruction counter that does not advance, as a PC's instructions are not a device's.

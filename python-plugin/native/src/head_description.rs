@@ -19,6 +19,11 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<HeadDescription> 
         .unwrap_or_else(|| Err(PyValueError::new_err(format!("there is no trainer {:?}", &*trainer))))
 }
 
+/// Converts descriptions of layers that learn together.
+pub(crate) fn read_layers(layers: Vec<Layer<'_>>) -> PyResult<Vec<TrainedLayer>> {
+    layers.into_iter().map(TrainedLayer::try_from).collect()
+}
+
 /// Converts what the predictions of a head mean.
 pub(crate) fn read_rejection(description: &Bound<'_, PyAny>) -> PyResult<Option<RejectionDescription>> {
     let Answers { rejection } = description.extract()?;
@@ -66,7 +71,7 @@ impl TryFrom<Description<'_, '_>> for LayersDescription {
 
     fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
         let Layers { layers } = description.extract()?;
-        let layers = layers.into_iter().map(TrainedLayer::try_from).collect::<PyResult<_>>()?;
+        let layers = read_layers(layers)?;
         Ok(LayersDescription { layers, descent: description.extract::<Descent<'_>>()?.try_into()? })
     }
 }
@@ -148,9 +153,10 @@ struct Layers<'py> {
     layers: Vec<Layer<'py>>,
 }
 
+/// A layer of several that learn together.
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-struct Layer<'py> {
+pub(crate) struct Layer<'py> {
     operation: PyBackedStr,
     /// Of an addition: 0 for the features, else 1 + the number of the layer.
     other: u32,

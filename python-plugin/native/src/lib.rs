@@ -273,6 +273,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<sensing::SensingTwin>()?;
     module.add_function(wrap_pyfunction!(device::session_ram, module)?)?;
     module.add_function(wrap_pyfunction!(device::classifier_ram, module)?)?;
+    module.add_function(wrap_pyfunction!(device::training_ram, module)?)?;
     module.add_function(wrap_pyfunction!(device::update_room, module)?)?;
     module.add_class::<device::SimulatedDevice>()
 }

@@ -5,12 +5,13 @@ use alloc::vec::Vec;
 use zerocopy::IntoBytes;
 
 use super::LayersHead;
+use super::geometry::volume;
 use super::record::{BACKWARD_SHIFT, FROZEN, FULL_WEIGHT, LARGEST_SUM_SHIFT, LayerRecord, Operation, read, sizes_of};
 use crate::fixed_point::normalize;
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
 use crate::train::linear::{LARGEST_SHIFT, bias_input, weight_scale};
-use crate::train::sizes::LayerSizes;
+use crate::train::sizes::{HeadSizes, LayerSizes};
 
 /// The range of a layer's outputs, relative to the largest output in calibration: outputs grow as layers learn.
 const ROOM_TO_GROW: f64 = 2.0;
@@ -88,6 +89,17 @@ impl TrainedLayer {
             clamp_low: None,
             clamp_high: None,
             range: (0.0, 0.0),
+        }
+    }
+
+    /// The sizes of a head of these layers: what its memory depends on.
+    pub fn head_sizes(layers: &[TrainedLayer]) -> HeadSizes {
+        let records: Vec<LayerRecord> = layers.iter().map(TrainedLayer::record).collect();
+        HeadSizes {
+            trainer: LayersHead::TRAINER,
+            classes: records.last().map_or(0, LayerRecord::outputs),
+            features: layers.first().map_or(0, |first| volume(first.input)) as usize,
+            layers: sizes_of(&records),
         }
     }
 

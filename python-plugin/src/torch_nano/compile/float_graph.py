@@ -69,17 +69,21 @@ def _check_end(graph: Graph, made: Graph, head: SavedHead | None) -> None:
     """
     known = {node.name for node in made.nodes}
     added = [node for node in graph.nodes if node.name not in known and not is_free(graph, node)]
-    found = [graph.module_path(node) for node in added]
     learning = [] if head is None else head.path.split(", ")
-    if found != learning or (head is None and graph.outputs != made.outputs):
-        raise _other_model(f"it ends in {_named(found)}, and this in {_named(learning)}")
     # A head of one layer has no activation, and may have learnt further classes.
     layers = [] if head is None else head.description.get("layers", [{}])
+    found = [graph.module_path(node) for node in added]
+    if len(layers) == len(added):
+        found = [path for path, layer in zip(found, layers, strict=True) if layer.get("learns", True)]
+    if len(layers) != len(added) or found != learning or (head is None and graph.outputs != made.outputs):
+        raise _other_model(f"it ends in {_named(found)}, and this in {_named(learning)}")
     for node, layer in zip(added, layers, strict=True):
         width = graph.values[node.output].shape[0]
-        clamp = getattr(node.operator, "clamp_low", None), getattr(node.operator, "clamp_high", None)
+        # Of a pool, which clamps nothing, the description says by "clamp_low" how its outputs are quantized.
+        low = getattr(node.operator, "clamp_low", layer.get("clamp_low"))
+        clamp = low, getattr(node.operator, "clamp_high", None)
         if (width, clamp) != (
-            len(layer.get("weights", range(width))),
+            layer.get("output", (1, 1, width))[2],
             (layer.get("clamp_low"), layer.get("clamp_high")),
         ):
             raise _other_model(f"{_title(graph, node)} differs")

@@ -9,14 +9,16 @@ from typing import Any
 from torch import nn
 
 from ..calibration.ranges import Bounds
-from ..errors import HeadError, HeadWarning, warn
+from ..comparison.samples import KeptSamples
+from ..errors import HeadError, HeadWarning, InputError, warn
 from ..heads import LDA, SGD, HeadSettings, Prototype, Start
 from ..heads.start import Layer
 from ..ir.graph import Graph, Node
 from ..ops.argmax import argmax_of
 from ..ops.fully_connected import FullyConnected
+from .layer_choice import LayerChoice, chosen_layers
 from .module_with_ranges import ModuleWithRanges
-from .trained_layers import described, has_weights, trained_nodes
+from .trained_layers import described, trained_nodes
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class LastLayers:
     first: str
     #: What a head starts from beside the layer that is shipped, and that layer.
     start: tuple[Start, Layer] | None = None
+    #: The last layers, of which some were chosen to learn; empty without a choice.
+    choice: tuple[LayerChoice, ...] = ()
 
 
 def split_off_head(
@@ -40,6 +44,8 @@ def split_off_head(
     settings: HeadSettings,
     train_last: int,
     ranges: Mapping[str, Bounds],
+    training: int | None = None,
+    kept: KeptSamples | None = None,
 ) -> tuple[Graph, LastLayers | None]:
     """The graph without the layers that learn on the device, and these layers, or None.
 
@@ -48,11 +54,20 @@ def split_off_head(
         head: as for :func:`torch_nano.to_nano`; train_last likewise.
         settings: how the layers learn.
         ranges: bounds of the values by name.
+        training: most bytes of RAM that learning takes, by which some of the layers are chosen to learn;
+            None: all learn.
+        kept: calibration samples, for that choice.
 
     Raises:
+        TooLargeError: not even the last layer learns in that RAM.
         HeadError: the model does not end in such layers, or in one class alone, the arguments contradict each
             other, or the features before these layers are not int8.
     """
+    if training is not None and train_last == 1:
+        raise InputError(
+            "budget has 'training', by which some of the last layers are chosen to learn, and train_last is "
+            "1; expected train_last=2 or more with it"
+        )
     if train_last != 1:
         by_name = head is not settings and head != "auto"
         if by_name or not isinstance(settings, SGD) or settings.layer is not None:
@@ -61,7 +76,7 @@ def split_off_head(
                 "model learn together, by gradient descent; leave head out, or give heads.SGD(...) without a "
                 "layer"
             )
-        split: LastLayers | None = _last_layers(graph, train_last, settings, ranges)
+        split: LastLayers | None = _last_layers(graph, train_last, settings, ranges, training, kept)
     elif isinstance(model, ModuleWithRanges) and head == "auto":
         split = None
     else:
@@ -91,12 +106,20 @@ def cut_before(graph: Graph, split: LastLayers | None) -> Graph:
     return graph
 
 
-def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, Bounds]) -> LastLayers:
+def _last_layers(
+    graph: Graph,
+    count: int,
+    settings: SGD,
+    ranges: Mapping[str, Bounds],
+    training: int | None,
+    kept: KeptSamples | None,
+) -> LastLayers:
     """The last `count` Linear layers and convolutions of a graph, and what is between them.
 
     Args:
         settings: how they learn.
         ranges: of the outputs between them.
+        training, kept: as for :func:`split_off_head`.
 
     Raises:
         HeadError: the model does not end in so many such layers, or in one class alone.
@@ -105,10 +128,17 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         raise HeadError(
             f"train_last={count} needs a model that returns one tensor; it returns {len(graph.outputs)}"
         )
-    nodes = trained_nodes(graph, count)
-    layers = described(graph, nodes, ranges)
+    learning: frozenset[str] | None = None
+    choice: tuple[LayerChoice, ...] = ()
+    if training is None:
+        nodes = trained_nodes(graph, count)
+    else:
+        nodes, learning, choice = chosen_layers(graph, count, ranges, training, kept)
+    layers = described(graph, nodes, ranges, learning)
     _check_loss(settings, len(layers[-1]["weights"]))
-    paths = tuple(graph.module_path(node) for node in nodes if has_weights(node))
+    paths = tuple(
+        graph.module_path(node) for node, layer in zip(nodes, layers, strict=True) if layer["learns"]
+    )
     description = {
         "trainer": "layers",
         "layers": layers,
@@ -121,7 +151,7 @@ def _last_layers(graph: Graph, count: int, settings: SGD, ranges: Mapping[str, B
         "half_life": settings.half_life or 0,
         "rejection": None,
     }
-    return LastLayers(description, paths, nodes[0].name)
+    return LastLayers(description, paths, nodes[0].name, choice=choice)
 
 
 def _head(

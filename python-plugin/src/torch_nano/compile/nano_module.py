@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -46,7 +47,7 @@ from .float_graph import float_graph_of
 from .image import describe, write_image
 from .layer_rows import head_row, layer_rows
 from .profile import Profile, profile
-from .saved_model import SavedHead, SavedModel, pack, unpack
+from .saved_model import SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
 from .summary import KernelChoice, LayerSummary, Summary
@@ -255,6 +256,7 @@ class NanoModule(ConvertedModel):
             None if target is None else self._profile(target, rows, None),
             self._kernels() if kernels else None,
             self._optimization.estimated,
+            () if self._saved_head is None else self._saved_head.layer_choice,
         )
 
     def _kernels(self) -> tuple[tuple[KernelChoice, ...], ...]:
@@ -493,7 +495,7 @@ class NanoModule(ConvertedModel):
         saved = self._saved_head
         if self.head is None or saved is None:
             return SavedModel(self._model, self._graph, None, self._optimization)
-        head = SavedHead(saved.path, saved.description, self.head.state())
+        head = replace(saved, state=self.head.state())
         return SavedModel(self._model, self._graph, head, self._optimization)
 
 

@@ -13,8 +13,9 @@ from ..errors import InputError, TorchNanoError
 
 #: What is made small: cycles, the image, or the arena.
 Goal = Literal["speed", "flash", "ram"]
-#: Bytes that may be taken: "flash" of the image, "ram" of its arena without copies of weights.
-Budget = Mapping[Literal["flash", "ram"], int]
+#: Bytes that may be taken: "flash" of the image, "ram" of its arena without copies of weights, "training" of
+#: what learning takes of RAM beside it.
+Budget = Mapping[Literal["flash", "ram", "training"], int]
 
 #: The chip whose cycles are estimated for chips without known costs.
 MODELLED = "esp32c3"
@@ -64,7 +65,8 @@ def optimization_of(
     not known.
 
     Raises:
-        InputError: there is no such goal, or the budget is no mapping of "flash" and "ram" to bytes.
+        InputError: there is no such goal, or the budget is no mapping of "flash", "ram" and "training" to
+            bytes.
 
     >>> optimization_of("speed", {"flash": 300_000})
     Optimization(optimize='speed', flash=300000, ram=None, chip='esp32c3')
@@ -72,10 +74,10 @@ def optimization_of(
     one_of("optimize", optimize, get_args(Goal), error=error)
     if budget is None:
         budget = {}
-    if not isinstance(budget, Mapping) or not set(budget) <= {"flash", "ram"}:
+    if not isinstance(budget, Mapping) or not set(budget) <= {"flash", "ram", "training"}:
         raise error(
             f"budget is {shown(budget)}; expected bytes by name, {{'flash': 300_000, 'ram': 100_000}}, "
-            "or one of the two"
+            "or one of 'flash', 'ram' and 'training' alone"
         )
     limits = {
         name: None if bytes_ is None else whole_number(f"budget[{name!r}]", bytes_, most=_MOST, error=error)
@@ -83,6 +85,11 @@ def optimization_of(
     }
     modelled = MODELLED if chip is None or _flash_timing(chip) is None else chip.name
     return Optimization(optimize, limits.get("flash"), limits.get("ram"), modelled)  # type: ignore[arg-type]  # checked
+
+
+def training_limit(budget: Budget | None) -> int | None:
+    """Most bytes of RAM that learning may take, of a budget that :func:`optimization_of` has checked."""
+    return None if budget is None else budget.get("training")
 
 
 def _flash_timing(chip: Chip) -> tuple[int, int, int, int, int] | None:

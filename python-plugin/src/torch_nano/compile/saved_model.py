@@ -6,7 +6,7 @@ contradict each other. The file has the image's id, to detect a version of nano-
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import torch
@@ -31,9 +31,10 @@ from ..ir.value import Value
 from ..ops.fully_connected import FullyConnected
 from ..ops.move import Move
 from .image import MOST_IN_RAM, write_image
+from .layer_choice import LayerChoice
 from .optimization import Optimization, optimization_of
 
-_KIND, _VERSION = "model", 10
+_KIND, _VERSION = "model", 11
 _FASTEST = Optimization()
 
 
@@ -47,6 +48,13 @@ class SavedHead:
     description: dict[str, Any]
     #: Its present state; b"": the image's.
     state: bytes = b""
+    #: Of the last layers, of which some were chosen to learn: the fields of :class:`.LayerChoice` of each.
+    choice: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def layer_choice(self) -> tuple[LayerChoice, ...]:
+        """The layers of which some were chosen to learn; empty without a choice."""
+        return tuple(fields_of(LayerChoice, layer, "a layer that may learn") for layer in self.choice)
 
 
 @dataclass
@@ -313,9 +321,13 @@ def _check_head(image: _native.Model, saved: SavedHead | None) -> None:
     head = head_of(image)
     if saved.state:
         head.load(saved.state)
-    modules = len(saved.path.split(", "))
-    if isinstance(head, LayersHead) and modules != head.layers:
-        raise FileFormatError(f"its head has {head.layers} layers, and modules {saved.path!r}")
+    modules, choice = saved.path.split(", "), saved.layer_choice
+    if isinstance(head, LayersHead) and len(modules) != len(head.weights()):
+        raise FileFormatError(
+            f"its head has {len(head.weights())} layers that learn, and modules {saved.path!r}"
+        )
+    if choice and [layer.module_path for layer in choice if layer.learns] != modules:
+        raise FileFormatError(f"its head has modules {saved.path!r}, and others were chosen: {choice}")
 
 
 def _without_dropouts(value: Value) -> dict[str, Any]:
@@ -333,9 +345,9 @@ def _value(entry: Any) -> Value:
     if isinstance(fields, dict) and "dtype" not in fields:
         raise FileFormatError(f"{place} has no dtype")
     quantization = fields_of(Quantization, fields, place)
-    for field in ("layout", "factors", "index_limit"):
-        if field not in entry:
-            raise FileFormatError(f"{place} lacks {field!r}")
+    for needed in ("layout", "factors", "index_limit"):
+        if needed not in entry:
+            raise FileFormatError(f"{place} lacks {needed!r}")
     layout = entry["layout"]
     layout = None if layout is None else fields_of(Layout, layout, f"the layout of {place}")
     value = fields_of(Value, {**entry, "quantization": quantization, "layout": layout}, place)

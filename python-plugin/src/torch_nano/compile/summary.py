@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from rich.table import Table
 
 from .. import _native
 from ..arithmetic.layout import Shape
+from .layer_choice import LayerChoice
 from .profile import Profile
 
 
@@ -106,6 +108,8 @@ class Summary:
     kernels: tuple[tuple[KernelChoice, ...], ...] | None = None
     #: The chip whose cycles are estimated.
     estimated_chip: str = ""
+    #: The last layers, if some of them were chosen to learn.
+    choice: tuple[LayerChoice, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -114,14 +118,7 @@ class Summary:
 
     def __str__(self) -> str:
         # Narrow: a table of a usual model fits into 80 columns.
-        table = Table(
-            title=self.name or None,
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
+        table = _table(self.name or None)
         # In a model of int8 alone it would say nothing.
         has_dtypes = any(layer.dtype != "int8" for layer in self.layers)
         for header in ("kernel", "module", "output", *["dtype"] * has_dtypes):
@@ -146,24 +143,53 @@ class Summary:
             for one in kernels:
                 if not one.chosen:
                     table.add_row(f"  or {one.kernel}", *blank, *_estimate(one))
-        text = io.StringIO()
-        # Plain text wherever it is shown, in a notebook too.
-        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
         copies = f" ({self.weights_in_ram:,} B copies of weights)" if self.weights_in_ram else ""
         totals = (
             f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
             f"RAM {self.arena_bytes:,} B arena{copies} + {self.head_bytes:,} B head"
         )
-        lines = [line.rstrip() for line in text.getvalue().splitlines()]
         times = [] if self.profile is None else [self.profile.total_time]
         notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []
         if self.kernels:
             notes.append(f"kernels are chosen by estimated cycles of the {self.estimated_chip}")
         if not self.head_bytes:
             notes.append("no head: nothing learns on the device (tn.freeze the backbone, or name the head)")
-        return "\n".join([*(line for line in lines if line), totals, *times, *notes])
+        return "\n".join([*_lines(table), totals, *times, *notes, *_choice(self.choice)])
 
     __repr__ = __str__
+
+
+def _choice(layers: Sequence[LayerChoice]) -> list[str]:
+    """The table of the layers among which some were chosen to learn."""
+    if not layers:
+        return []
+    table = _table("What learns, within budget['training']")
+    table.add_column("module", no_wrap=True)
+    for header in ("parameters", "RAM (B)", "share of NTK"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("learns", no_wrap=True)
+    for layer in layers:
+        numbers = f"{layer.parameters:,}", f"{layer.ram_bytes:,}", f"{layer.share:.1%}"
+        table.add_row(layer.module_path, *numbers, f"{'yes' if layer.learns else 'no'}: {layer.reason}")
+    return _lines(table)
+
+
+def _table(title: str | None) -> Table:
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+
+
+def _lines(table: Table) -> list[str]:
+    """A table as plain text, wherever it is shown, in a notebook too."""
+    text = io.StringIO()
+    Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
+    return [line.rstrip() for line in text.getvalue().splitlines() if line.rstrip()]
 
 
 def _estimate(one: KernelChoice) -> list[str]:

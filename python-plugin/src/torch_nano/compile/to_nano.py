@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from torch import nn
@@ -36,7 +36,7 @@ from .image import is_name, write_image
 from .last_layers import LastLayers, cut_before, split_off_head
 from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
-from .optimization import Budget, Goal, Optimization, optimization_of
+from .optimization import Budget, Goal, Optimization, optimization_of, training_limit
 from .precision import with_precision
 from .rejections import with_rejection
 from .saved_model import SavedHead, SavedModel
@@ -134,9 +134,13 @@ def to_nano(
         optimize: by what the layers' kernels are chosen; all give the same outputs. "speed": the fewest
             cycles, by estimates for an ESP32-C3; "flash": the smallest constants, within 1 %; "ram": the
             smallest arena. :meth:`NanoModule.summary` with ``kernels=True`` shows the choice.
-        budget: most bytes of the image and of its arena without copies of weights,
-            ``{"flash": 300_000, "ram": 100_000}`` or one of the two; None: what the firmware leaves of the
-            target's, or of an ESP32-C3's.
+        budget: most bytes of the image, "flash", of its arena without copies of weights, "ram", and of what
+            learning takes of RAM beside it, "training" (the layers that learn, their spare copy, the ring of
+            samples): ``{"flash": 300_000, "ram": 100_000}`` or some of them. None: what the firmware leaves
+            of the target's, or of an ESP32-C3's. With "training" only some of the `train_last` layers learn
+            (sparse update): of the combinations that fit, the one through which gradient descent changes the
+            outputs most (the largest trace of the neural tangent kernel on 32 calibration samples). The last
+            layer always learns; :meth:`NanoModule.summary` shows the choice.
 
     Warns:
         AccuracyWarning: int8 keeps less than 15 dB of an output; it names the layers that lose most. Or
@@ -179,13 +183,15 @@ def to_nano(
     train_last = whole_number("train_last", train_last, least=1)
     chip, variant = None if target is None else chip_named(target), variant_of(firmware)
     weights_in_ram = checked_weights_in_ram(weights_in_ram, chip)
-    optimization = optimization_of(optimize, budget, chip)
+    optimization, training = optimization_of(optimize, budget, chip), training_limit(budget)
     settings = _settings(head, learning_rate)
     wanted = target_of(precision, target_sqnr)
     source = _source(model, example, calibrate, method, percentile, precision, correct)
     if names:
         _check_labels(names, source.graph)
-    graph, split = split_off_head(source.graph, model, head, settings, train_last, source.ranges)
+    graph, split = split_off_head(
+        source.graph, model, head, settings, train_last, source.ranges, training, source.kept
+    )
     if split is None and learning_rate is not None:
         raise HeadError(
             f"learning_rate is {learning_rate}, but nothing of this model learns on the device: with head="
@@ -240,7 +246,8 @@ def to_nano(
 def _saved(split: LastLayers | None, description: dict[str, Any] | None) -> SavedHead | None:
     if split is None or description is None:
         return None
-    return SavedHead(", ".join(split.paths), description)
+    choice = [asdict(layer) for layer in split.choice]
+    return SavedHead(", ".join(split.paths), description, choice=choice)
 
 
 def _source(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,16 +63,25 @@ def trained_nodes(graph: Graph, count: int) -> list[Node]:
     return nodes
 
 
-def described(graph: Graph, nodes: Sequence[Node], ranges: Mapping[str, Bounds]) -> list[dict[str, Any]]:
+def described(
+    graph: Graph, nodes: Sequence[Node], ranges: Mapping[str, Bounds], learning: Container[str] | None = None
+) -> list[dict[str, Any]]:
     """The layers of :func:`trained_nodes`.
 
     Args:
         ranges: of the outputs between them.
+        learning: names of the nodes whose weights learn; None: all that have weights.
     """
     features = nodes[0].inputs[0]
     numbers = {_bytes_of(graph, features): 0, features: 0}
     numbers |= {node.output: number for number, node in enumerate(nodes, 1)}
-    return [_described(graph, node, numbers, ranges) for node in nodes]
+    return [
+        {
+            **_described(graph, node, numbers, ranges),
+            "learns": has_weights(node) and (learning is None or node.name in learning),
+        }
+        for node in nodes
+    ]
 
 
 def has_weights(node: Node) -> bool:
@@ -103,7 +112,6 @@ def _described(
         "kernel": kernel,
         "stride": stride,
         "padding": padding,
-        "learns": has_weights(node),
         "weights": weights,
         "biases": biases,
         "clamp_low": getattr(operator, "clamp_low", clamp_low),
