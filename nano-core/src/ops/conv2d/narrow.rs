@@ -9,7 +9,7 @@ use super::{Conv2d, OPERATOR};
 use crate::BrokenRule;
 use crate::arena::Io;
 use crate::image::Dtype;
-use crate::kernels::{Channel, Form, LITERAL, Literal, ONE_PASS, OnePass, multiply_accumulate};
+use crate::kernels::{Channel, LITERAL, Literal, ONE_PASS, OnePass, multiply_accumulate};
 use crate::operator::{Kernel, Run, nonzero, require, unchecked};
 use crate::ops::channels;
 
@@ -30,9 +30,9 @@ pub const CONV2D_NARROW: Kernel = Kernel {
         let convolution = Conv2d::<Channel>::of_checked(node);
         let Io { inputs, mut outputs, .. } = io;
         if convolution.requantization.is_one_pass() {
-            run::<OnePass>(&convolution, inputs.get(0), outputs.take());
+            run(&convolution, inputs.get(0), outputs.take());
         } else {
-            run::<Literal>(&convolution, inputs.get(0), outputs.take());
+            run_literally(&convolution, inputs.get(0), outputs.take());
         }
     }),
     #[cfg(feature = "alloc")]
@@ -55,21 +55,36 @@ fn check(convolution: &Conv2d<'_, Channel>) -> Result<(), BrokenRule> {
     channels::Check::new(convolution.requantization.form()).blocks(channels, weights, 1, *inputs)
 }
 
-fn run<F: Form>(convolution: &Conv2d<'_, Channel>, input: &[i8], output: &mut [i8]) {
+/// Computes a layer in the literal form.
+// One function for any number of inputs: the form is rare, and code for each number takes 2 KB.
+#[cold]
+#[inline(never)]
+fn run_literally(convolution: &Conv2d<'_, Channel>, input: &[i8], output: &mut [i8]) {
+    let &Conv2d { weights, channels, pitch, requantization, inputs_per_group: inputs, .. } = convolution;
+    let input_pitch = convolution.input.pitch as usize;
+    for (from, to) in input.chunks(nonzero(input_pitch)).zip(output.chunks_mut(nonzero(pitch))) {
+        for ((output, channel), weights) in to.iter_mut().zip(channels).zip(weights.chunks_exact(nonzero(inputs))) {
+            let products = weights.iter().zip(from).map(|(&weight, &x)| i32::from(weight) * i32::from(x));
+            *output = requantization.apply_as::<Literal>(channel, channel.bias + products.sum::<i32>());
+        }
+    }
+}
+
+fn run(convolution: &Conv2d<'_, Channel>, input: &[i8], output: &mut [i8]) {
     match convolution.inputs_per_group {
-        1 => run_of::<F, 1>(convolution, input, output),
-        2 => run_of::<F, 2>(convolution, input, output),
-        3 => run_of::<F, 3>(convolution, input, output),
-        4 => run_of::<F, 4>(convolution, input, output),
-        5 => run_of::<F, 5>(convolution, input, output),
-        6 => run_of::<F, 6>(convolution, input, output),
-        7 => run_of::<F, 7>(convolution, input, output),
-        _ => run_of::<F, MOST>(convolution, input, output),
+        1 => run_of::<1>(convolution, input, output),
+        2 => run_of::<2>(convolution, input, output),
+        3 => run_of::<3>(convolution, input, output),
+        4 => run_of::<4>(convolution, input, output),
+        5 => run_of::<5>(convolution, input, output),
+        6 => run_of::<6>(convolution, input, output),
+        7 => run_of::<7>(convolution, input, output),
+        _ => run_of::<MOST>(convolution, input, output),
     }
 }
 
 #[inline(never)]
-fn run_of<F: Form, const N: usize>(convolution: &Conv2d<'_, Channel>, input: &[i8], output: &mut [i8]) {
+fn run_of<const N: usize>(convolution: &Conv2d<'_, Channel>, input: &[i8], output: &mut [i8]) {
     let &Conv2d { weights, channels, pitch, requantization, .. } = convolution;
     let [from, to] = [convolution.input, convolution.output].map(|value| value.shape);
     let (pixels, input_pitch) = ((to[0] * to[1]) as usize, convolution.input.pitch as usize);
@@ -92,7 +107,7 @@ fn run_of<F: Form, const N: usize>(convolution: &Conv2d<'_, Channel>, input: &[i
                 sum = multiply_accumulate(sum, x.into(), weight);
             }
             // SAFETY: as above.
-            unsafe { *output = requantization.apply_as::<F>(channel, sum) };
+            unsafe { *output = requantization.apply_as::<OnePass>(channel, sum) };
             (input, output) = (input.wrapping_add(input_pitch), output.wrapping_add(pitch));
         }
     }
