@@ -56,7 +56,7 @@ pub use writer::{Cost, KernelEstimate, Layer, LayerEstimate, Packed, estimate, w
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// The format's version; raised whenever an older reader would misread a newer image.
-pub const VERSION: u16 = 8;
+pub const VERSION: u16 = 9;
 
 const MAGIC: [u8; 4] = *b"NANO";
 /// Of a constant, in bytes. Kernels of later versions may load 16 bytes at a time.

@@ -37,10 +37,10 @@ fn an_image_of_another_version_names_both() {
     let mut image = chain().image();
     image.bytes_mut()[place::VERSION] = 2;
     image.reseal();
-    assert_eq!(refused(&image), Error::Version { found: 2, expected: 8 });
+    assert_eq!(refused(&image), Error::Version { found: 2, expected: 9 });
     assert_eq!(
         refused(&image).to_string(),
-        "the image has format version 2, this build reads 8: export the model again"
+        "the image has format version 2, this build reads 9: export the model again"
     );
 }
 

@@ -138,7 +138,7 @@ fn every_flipped_bit_is_refused() {
         let error = Image::new(image.bytes()).err();
         let expected = match bit / 8 {
             0..4 => matches!(error, Some(Error::NotAnImage)),
-            4..6 => matches!(error, Some(Error::Version { expected: 8, .. })),
+            4..6 => matches!(error, Some(Error::Version { expected: 9, .. })),
             6..8 => matches!(error, Some(Error::Field { name: "header length", .. })),
             12..16 => matches!(error, Some(Error::Truncated { .. } | Error::Field { .. } | Error::Checksum { .. })),
             _ => matches!(error, Some(Error::Checksum { .. })),

@@ -28,8 +28,9 @@ pub(super) fn weights(kernel: &str, convolution: &Conv2d<'_, Channel>) -> Option
             from_blocks(weights, blocks, positions)
         }
         "conv2d_pairs" | "conv2d_add_pairs" => {
-            let narrowed = |(count, _)| (count, count);
-            from_blocks(weights, blocks_of(per_group, LANES).map(narrowed), positions)
+            let (full, rest) = (per_group / LANES, per_group % LANES);
+            let blocks = core::iter::repeat_n((LANES, LANES), full).chain(core::iter::repeat_n((1, 1), rest));
+            from_blocks(weights, blocks, positions)
         }
         "conv2d_direct" => direct::unpacked(weights, &convolution.attributes, convolution.input, convolution.output),
         "conv2d_lines" => depthwise_conv2d::host::from_lines(

@@ -1,8 +1,8 @@
 //! Convolution with two pixels per multiplication ([`crate::kernels`], `pixel_pairs.rs`), of any window, with one group. Its constants stay in
 //! the flash cache over all pixels.
 //!
-//! Packed: blocks of four output channels, each `[kernel_height][kernel_width][in][4]`; then one block of the channels left over, which has a
-//! lane for each. Scratch: the im2col columns of four output pixels, 8 bytes for each position under a window; one more; and the inputs of a
+//! Packed: blocks of four output channels, each `[kernel_height][kernel_width][in][4]`; then the channels left over, each
+//! `[kernel_height][kernel_width][in]`. Scratch: the im2col columns of four output pixels, 8 bytes for each position under a window; one more; and the inputs of a
 //! pixel of padding.
 //!
 //! The loops go over blocks of at most [`PASS`] bytes of weights (outside), tiles of four pixels, and the blocks of these weights (inside). So
@@ -123,7 +123,7 @@ fn check(convolution: &Conv2d<'_, Channel>) -> Result<(), BrokenRule> {
     let (full, rest) = channels.as_chunks::<LANES>();
     let (of_full, of_rest) = weights.split_at_checked(full.as_flattened().len() * positions).checked_part();
     check.blocks(full.as_flattened(), of_full, LANES, LANES * positions)?;
-    check.blocks(rest, of_rest, rest.len(), of_rest.len())
+    check.blocks(rest, of_rest, 1, positions)
 }
 
 /// Convolves `input`, `pass` bytes of weights at a time. Writes the result to `output`, or with `sum` adds it to the residual in `output`.
@@ -184,7 +184,7 @@ fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
 }
 
 /// The estimate, within 2.5 % of counts. For each block of four channels, a tile takes 34.9 instructions per position and 224 more; the last one, of one or two
-/// pixels, 22 and 28, of three 34.9 and 290. Channels left over take 8 each and 4 per position, and 16 per output. In each pass a tile takes 287, and its columns
+/// pixels, 22 and 28, of three 34.9 and 290. Channels left over take 12 per position, and 16 per output. In each pass a tile takes 287, and its columns
 /// ([`Fills`]) 48 per run, 40 for four of a run and 20 for each of its rest; at an edge a tile takes 269 more, and a run 129. The loop branches once in four
 /// positions; a requantization stalls for 8 cycles, a tile for 170, a run at an edge for 25.
 #[cfg(feature = "alloc")]
@@ -200,7 +200,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
         1 | 2 => 22 * positions + 28,
         _ => 349 * positions / 10 + 290,
     };
-    let of_rest = if rest == 0 { 0 } else { tiles * (positions * (8 * rest + 4) + 64 * rest + 60) };
+    let of_rest = if rest == 0 { 0 } else { tiles * (rest * (12 * positions + 64) + 60) };
     let passes = channels.div_ceil(channels_per_pass(PASS, positions as usize) as u64);
     let fills = Fills::of(&attributes, input, output);
     Some(crate::image::Cost {
@@ -215,7 +215,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
             + 2700,
         stalls: tiles * blocks * (3 * positions / 4 + 135)
             + passes * (170 * tiles + 25 * fills.at_edges + 3 * fills.rest)
-            + if rest == 0 { 0 } else { tiles * (positions + 40 * rest) }
+            + if rest == 0 { 0 } else { tiles * rest * (positions + 40) }
             + 700,
     })
 }
@@ -229,11 +229,14 @@ fn pack(layer: &crate::image::Layer<'_>) -> Result<crate::image::Packed, crate::
     let (form, channels) = channels::pack::channels(layer, outputs, positions)?;
     let weights = layer.int8("weights", outputs * positions)?;
     let mut packed: Vec<u8> = Vec::with_capacity(weights.len());
-    for block in weights.chunks(LANES * positions) {
+    let blocks = weights.chunks_exact(LANES * positions);
+    let of_rest = blocks.remainder();
+    for block in blocks {
         for position in 0..positions {
             packed.extend(block.iter().skip(position).step_by(positions).map(|&weight| weight as u8));
         }
     }
+    packed.extend(of_rest.iter().map(|&weight| weight as u8));
     let constants = alloc::vec![packed, channels.as_bytes().to_vec()];
     Ok(crate::image::Packed { form, constants, scratch_length: scratch_length(positions, inputs), read: None })
 }

@@ -17,54 +17,38 @@ impl Block<'_> {
         let (full, rest) = channels.as_chunks();
         let (weights, of_rest) =
             weights.split_at_checked(full.as_flattened().len() * self.columns.len()).checked_part();
-        let weights = weights.as_chunks::<LANES>().0;
-        if pixels < LANES {
-            for (index, (channels, weights)) in
-                full.chunks(1).zip(weights.chunks(nonzero(self.columns.len()))).enumerate()
-            {
-                let tile = tile.get_mut(LANES * index..).checked_part();
-                if pixels > 2 {
-                    self.partial::<4, 2>(channels, weights, tile, pixels);
-                } else {
-                    self.partial::<4, 1>(channels, weights, tile, pixels);
-                }
-            }
-        } else {
+        let (weights, rest, of_rest) = (weights.as_chunks().0, rest.as_chunks().0, of_rest.as_chunks().0);
+        if pixels == LANES {
             self.row::<4, 2>(full, weights, tile);
-        }
-        if rest.is_empty() {
+            if !rest.is_empty() {
+                self.row::<1, 2>(rest, of_rest, tile.get_mut(full.as_flattened().len()..).checked_part());
+            }
             return;
         }
-        let tile = tile.get_mut(full.as_flattened().len()..).checked_part();
-        match rest.len() {
-            1 => self.last::<1>(rest, of_rest, tile, pixels),
-            2 => self.last::<2>(rest, of_rest, tile, pixels),
-            _ => self.last::<3>(rest, of_rest, tile, pixels),
+        let mut whole = [[0; LANES]; LANES];
+        let block = Block { pitch: LANES, ..*self };
+        let mut left = weights;
+        for (index, channels) in full.iter().enumerate() {
+            let Some((weights, after)) = left.split_at_checked(self.columns.len()) else { break };
+            left = after;
+            let channels = core::slice::from_ref(channels);
+            match pixels {
+                3 => block.row::<4, 2>(channels, weights, whole.as_flattened_mut()),
+                _ => block.row::<4, 1>(channels, weights, whole.as_flattened_mut()),
+            }
+            self.copy(&whole, LANES, tile.get_mut(LANES * index..).checked_part(), pixels);
+        }
+        if !rest.is_empty() {
+            block.row::<1, 2>(rest, of_rest, whole.as_flattened_mut());
+            self.copy(&whole, rest.len(), tile.get_mut(full.as_flattened().len()..).checked_part(), pixels);
         }
     }
 
-    /// Computes the last block, of `N` channels.
-    fn last<const N: usize>(&self, channels: &[Channel], weights: &[i8], tile: &mut [i8], pixels: usize) {
-        let (channels, weights) = (channels.as_chunks::<N>().0, weights.as_chunks::<N>().0);
-        if pixels < LANES {
-            self.partial::<N, 2>(channels, weights, tile, pixels);
-        } else {
-            self.row::<N, 2>(channels, weights, tile);
-        }
-    }
-
-    /// Computes one block of `N` channels for the first `pixels` of a tile.
-    fn partial<const N: usize, const PAIRS: usize>(
-        &self,
-        channels: &[[Channel; N]],
-        weights: &[[i8; N]],
-        tile: &mut [i8],
-        pixels: usize,
-    ) {
-        let mut whole = [[0; N]; LANES];
-        Block { pitch: N, ..*self }.row::<N, PAIRS>(channels, weights, whole.as_flattened_mut());
-        for (pixel, whole) in tile.chunks_mut(nonzero(self.pitch)).zip(&whole).take(pixels) {
-            pixel.iter_mut().zip(whole).for_each(|(output, &whole)| *output = whole);
+    /// Copies the first channels of the first pixels of a tile.
+    #[inline(never)]
+    fn copy(&self, whole: &[[i8; LANES]; LANES], channels: usize, tile: &mut [i8], pixels: usize) {
+        for (pixel, whole) in tile.chunks_mut(nonzero(self.pitch)).zip(whole).take(pixels) {
+            pixel.iter_mut().zip(whole).take(channels).for_each(|(output, &whole)| *output = whole);
         }
     }
 
