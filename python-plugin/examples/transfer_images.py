@@ -20,6 +20,7 @@ import image_models
 import torch
 import torch_nano as tn
 from board import check_tools
+from image_device import LEARNING_RAM, OnDevice, learn_on_device
 from image_models import ESP32_C3_FLASH, Cost, resnet18, with_five_channels
 from image_tasks import DIGITS, Task, accuracy, load_tasks, logits
 from image_ways import (
@@ -95,6 +96,8 @@ class Result:
     on_board: dict[str, OnBoard]
     #: Number of test images for which the small QAT module and its image predict different digits.
     differing_predictions: int
+    #: What a network on a chip learns by itself.
+    on_device: OnDevice
     costs: list[Cost]
 
 
@@ -171,6 +174,8 @@ def _run(settings: Settings, console: Console) -> Result:
         "large": on_board(large, both, old.first(100), new.first(100), images=2),
         "small": on_board(nano, small, old, new, images=20),
     }
+    console.print("the device learns by itself", highlight=False)
+    on_device = learn_on_device(old, new, seed)
     costs = []
     if settings.candidates:
         console.print("networks to choose from", highlight=False)
@@ -186,6 +191,7 @@ def _run(settings: Settings, console: Console) -> Result:
         five_channels=(untrained, trained),
         on_board=boards,
         differing_predictions=differing,
+        on_device=on_device,
         costs=costs,
     )
 
@@ -226,6 +232,12 @@ def print_result(result: Result, console: Console) -> None:
     console.print(
         f"the small one in training and its image differ in {result.differing_predictions} predictions"
     )
+    on_device = result.on_device
+    console.print(
+        f"learnt on the device in {LEARNING_RAM:,} B of RAM: {on_device.layers:.1%} of the new digits, by "
+        f"its head alone {on_device.head:.1%}"
+    )
+    console.print(str(on_device.nano.summary()), highlight=False)
     if result.costs:
         table = _table(
             "network", "k weights", "kB flash", "kB arena", "M MACs", "4 MiB", title="To choose from"

@@ -155,3 +155,12 @@ def test_weights_are_not_for_narrow_networks(
     assert "leave one out" in capsys.readouterr().err
     with pytest.raises(ValueError, match="of width 64, not of 16"):
         image_models.resnet18(10, width=16, weights="DEFAULT")
+
+
+def test_the_device_learns_more_by_the_layers_that_fit(result: example.Result) -> None:
+    own = result.on_device
+    parts = own.nano.fits("esp32c3").ram.parts
+    assert parts["head"] + parts["head's copy"] + parts["ring"] <= example.LEARNING_RAM
+    assert [layer.learns for layer in own.nano.summary().choice] == [False, True, True]
+    assert own.layers >= own.head + 0.02
+    assert "What learns, within budget['training']" in printed(example.print_result, result)
