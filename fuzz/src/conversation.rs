@@ -170,6 +170,8 @@ pub(crate) fn requests(input: &[u8]) -> Vec<Request<'_>> {
         Request::WriteUpdate { offset: 0, bytes: input },
         Request::FinishUpdate,
         Request::ConfirmUpdate,
+        Request::SendSamples,
+        Request::StopSamples,
         Request::Restart,
     ];
     runs.into_iter().chain(reads).chain(learn).chain(others).collect()

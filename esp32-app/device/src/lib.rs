@@ -36,11 +36,11 @@ pub use learner::Learned;
 pub use link::Link;
 pub use message::{
     Block, Class, ElementType, Failure, GraphValue, Label, PROTOCOL, REPORT, Request, RequestHeader, Response,
-    ResponseHeader, Settings, Stats, TargetKind,
+    ResponseHeader, SAMPLE, Settings, Stats, TargetKind,
 };
 pub use program::{Board, Program, ProgramOptions, ProgramRam, Sampled};
 pub use recorded_sensor::RecordedSensor;
-pub use report::{Event, Report};
+pub use report::{Event, LONGEST_PART, Report, SamplePart};
 pub use saved_head::{SavedHead, StorageError};
 pub use sensing::{Sensed, Sensing, SensingOptions};
 pub use session::{Options, Session};

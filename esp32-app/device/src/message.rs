@@ -13,10 +13,13 @@ pub use crate::response::{ElementType, Response, Stats, TargetKind};
 
 /// Version of the messages; raised whenever one changes. A frame of any version starts with its version, and the answer to a wrong one,
 /// [`Failure::Protocol`], never changes.
-pub const PROTOCOL: u8 = 9;
+pub const PROTOCOL: u8 = 10;
 
 /// What a [`Report`](crate::Report) starts with, in a frame of its own between answers. It is no response: a program without reports does not link them.
 pub const REPORT: u8 = PROTOCOL | 0x80;
+
+/// What a [`SamplePart`](crate::SamplePart) starts with, in a frame of its own between answers.
+pub const SAMPLE: u8 = PROTOCOL | 0x40;
 
 /// The header before each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

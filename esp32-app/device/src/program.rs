@@ -3,16 +3,17 @@
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::Error;
 use nano_core::train::{AnyHead, Head};
+use zerocopy::IntoBytes;
 
 use crate::device::Device;
 use crate::frame;
-use crate::message::REPORT;
-use crate::report::{Event, Report};
+use crate::message::{REPORT, SAMPLE};
+use crate::report::{Event, LONGEST_PART, Report, SamplePart};
 use crate::sensing::{Sensing, SensingOptions};
 use crate::session::Session;
 use crate::training::Progress;
 
-/// Upper bound of the bytes of a report's frame.
+/// Upper bound of the bytes of the frame of a report, or of a part of a sample.
 const LONGEST_REPORT: usize = 80;
 /// Bytes received from a PC between two looks at the clock.
 const CHUNK: usize = 64;
@@ -276,11 +277,30 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Program<'a, C, F, H> {
                 return self.report(board, Event::Ended);
             }
         }
+        if self.session.device.sends_samples() {
+            self.send_sample(board, sampled == Sampled::AfterGap)?;
+        }
         match self.sensing.sense(&mut self.session.device, self.sample) {
             Ok(None) => Ok(()),
             Ok(Some(sensed)) => self.report(board, Event::Sensed(sensed)),
             Err(failure) => self.report(board, Event::Refused(failure)),
         }
+    }
+
+    /// Sends the sample that was just taken to a PC.
+    fn send_sample<B: Board>(&mut self, board: &mut B, after_gap: bool) -> Result<(), B::Error> {
+        let (mut first, mut left) = (0, self.sample.len() as u32);
+        for part in self.sample.chunks(LONGEST_PART) {
+            left -= part.len() as u32;
+            let part_of_sample =
+                SamplePart { sample: self.samples.wrapping_sub(1), after_gap, first, left, numbers: part.as_bytes() };
+            first += part.len() as u32;
+            let mut buffer = [0; LONGEST_REPORT];
+            if let Some(bytes) = frame::encode(&SAMPLE, &part_of_sample, &mut buffer) {
+                board.send(bytes)?;
+            }
+        }
+        Ok(())
     }
 
     /// Trains for a slice; whether there was something to do.

@@ -17,6 +17,26 @@ pub struct Report {
     pub event: Event,
 }
 
+/// Numbers of a [`SamplePart`] at most.
+pub const LONGEST_PART: usize = 12;
+
+/// Part of a sample that a [`Program`](crate::Program) took, in the sensor's own units, sent to a PC that asked for it
+/// ([`Request::SendSamples`](crate::Request::SendSamples)). Its frame starts with [`SAMPLE`](crate::SAMPLE).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SamplePart<'n> {
+    /// Samples that were due before it since the start, missed ones included.
+    pub sample: u32,
+    /// Whether the sample came after a gap in what the sensor saw.
+    pub after_gap: bool,
+    /// Numbers of the sample before these.
+    pub first: u32,
+    /// Numbers of the sample after these.
+    pub left: u32,
+    /// 1 to [`LONGEST_PART`] numbers, as the bytes of f32 in little-endian order.
+    pub numbers: &'n [u8],
+}
+
 /// What happened on a device that runs by itself. `head` is the CRC-32 of the head's state after it; 0 without a head.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -149,6 +149,11 @@ pub enum Request<'a> {
     ConfirmUpdate,
     /// Start again, after the answer. What was not saved is lost.
     Restart,
+    /// From here on send each sample that a device which senses by itself takes ([`SamplePart`](crate::SamplePart)), between the answers. [`Request::Begin`]
+    /// ends it, too.
+    SendSamples,
+    /// Send no more of them.
+    StopSamples,
 }
 
 /// The target of an input.

@@ -22,8 +22,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
                     self.end_training();
                 }
                 // The states of a device that senses are of what it sees: a PC that connects does not interrupt that.
-                if self.latest.is_none() {
-                    self.reset_states();
+                match &mut self.latest {
+                    Some(latest) => latest.sends_samples = false,
+                    None => self.reset_states(),
                 }
                 self.ran = false;
             }
@@ -107,6 +108,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             }
             Request::ConfirmUpdate => self.slots()?.confirm()?,
             Request::Restart => self.restart()?,
+            Request::SendSamples | Request::StopSamples => {
+                let latest = self.latest.as_mut().ok_or(Failure::NoRun)?;
+                latest.sends_samples = matches!(request, Request::SendSamples);
+            }
         }
         Ok(Response::Done)
     }

@@ -142,7 +142,7 @@ pub enum Response<'a> {
         ticks: u64,
     },
     /// To [`Request::Begin`], [`Request::ResetStates`], [`Request::Undo`], [`Request::Forget`], [`Request::Reset`], [`Request::ReplaceHead`],
-    /// [`Request::Configure`], [`Request::ConfirmUpdate`], [`Request::Restart`].
+    /// [`Request::Configure`], [`Request::ConfirmUpdate`], [`Request::Restart`], [`Request::SendSamples`], [`Request::StopSamples`].
     Done,
     /// To [`Request::AddClass`].
     ClassAdded {

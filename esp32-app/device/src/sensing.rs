@@ -88,6 +88,8 @@ pub(crate) struct LatestWindow<'a> {
     labels: u32,
     /// The word ([`Target::word`](nano_core::train::Target::word)) of the latest label, unless it was taken.
     labelled: Option<u32>,
+    /// Whether a PC wants each sample.
+    pub(crate) sends_samples: bool,
 }
 
 /// Senses with a model of one input, and learns what it is told by [`Device::label`].
@@ -149,7 +151,8 @@ impl<'a> Sensing<'a> {
         }
         let sample = options.sample * (input.range().len() / input.len());
         let window = SlidingWindow::new(window, sample, options.hop)?;
-        device.latest = Some(LatestWindow { features, unlabelled: false, labels: 0, labelled: None });
+        device.latest =
+            Some(LatestWindow { features, unlabelled: false, labels: 0, labelled: None, sends_samples: false });
         Ok(Sensing { window, options, labels: 0, untrained: false, quiet: 0, training: None })
     }
 
@@ -248,6 +251,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// The word of the latest label, unless it was taken before.
     pub(crate) fn take_label(&mut self) -> Option<u32> {
         self.latest.as_mut().and_then(|latest| latest.labelled.take())
+    }
+
+    /// Whether a PC wants each sample.
+    pub(crate) fn sends_samples(&self) -> bool {
+        self.latest.as_ref().is_some_and(|latest| latest.sends_samples)
     }
 
     /// Keeps what the model has just made of a window.

@@ -7,12 +7,12 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use torch_nano_device::{
     Block, Class, Failure, GraphValue, Label, PROTOCOL, REPORT, Report, Request, RequestHeader, Response,
-    ResponseHeader, Settings, StorageError, UpdateError, frame,
+    ResponseHeader, SAMPLE, SamplePart, Settings, StorageError, UpdateError, frame,
 };
 
 use crate::head::target_name;
 use crate::refuse;
-use crate::sensing::report_fields;
+use crate::sensing::{report_fields, sample_fields};
 
 /// The fields of a request, from Python's keyword arguments.
 #[derive(Default)]
@@ -56,7 +56,7 @@ impl<'p, 'py> Fields<'p, 'py> {
 /// target. label: target. train: first_epoch, epochs. add_class: name. forget: class_index or name. class_name: class_index. save: replace. read: block
 /// ("output", "logits", "layers", "head", or "channels" with index, of the input), offset. replace_head: checksum (of the state: :func:`crc32`).
 /// configure: rejection, save_interval. begin_update: length, id. write_update: offset, bytes. begin, info, reset_states, continue, stop, commit, undo, reset,
-/// load, stats, finish_update, confirm_update, restart: none.
+/// load, stats, finish_update, confirm_update, restart, send_samples, stop_samples: none.
 #[pyfunction]
 #[pyo3(signature = (kind, *, sequence = 0, session = 0, model_id = None, **fields))]
 pub(crate) fn encode_request<'py>(
@@ -157,6 +157,8 @@ pub(crate) fn encode_request<'py>(
         "finish_update" => Request::FinishUpdate,
         "confirm_update" => Request::ConfirmUpdate,
         "restart" => Request::Restart,
+        "send_samples" => Request::SendSamples,
+        "stop_samples" => Request::StopSamples,
         _ => return Err(PyValueError::new_err(format!("no request {kind:?}"))),
     };
     fields.end(kind)?;
@@ -168,7 +170,7 @@ pub(crate) fn encode_request<'py>(
 }
 
 /// Decodes a response from a frame without its end byte: returns a dict of its fields, with its name under "kind" and the request's number under
-/// "sequence"; of a report those of a [`torch_nano.device.Report`]. For a refused request the kind is "refused", with the failure's code
+/// "sequence"; of a report those of a [`torch_nano.device.Report`]; of a part of a sample "sample", "after_gap", "first", "left" and the bytes "numbers". For a refused request the kind is "refused", with the failure's code
 /// under "failure", a sentence under "reason", and under "of_update" whether it is a refusal of an update.
 #[pyfunction]
 pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
@@ -181,6 +183,9 @@ pub(crate) fn decode_response<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bo
     };
     if let Some((REPORT, report)) = frame::decode::<u8, Report>(&mut frame.clone()) {
         return report_fields(py, &report);
+    }
+    if let Some((SAMPLE, part)) = frame::decode::<u8, SamplePart<'_>>(&mut frame.clone()) {
+        return sample_fields(py, &part);
     }
     let (header, response) = frame::decode::<ResponseHeader, Response<'_>>(&mut frame).ok_or_else(refused)?;
     let fields = PyDict::new(py);

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 use self_cell::{MutBorrow, self_cell};
 use torch_nano_device::{
-    Class, Event, Failure, Label, MemoryFlash, Options, RecordedSensor, Report, Sampled, Sensed, Sensing,
+    Class, Event, Failure, Label, MemoryFlash, Options, RecordedSensor, Report, SamplePart, Sampled, Sensed, Sensing,
     SensingOptions, Session, Settings, Sizes,
 };
 
@@ -144,6 +144,19 @@ pub(crate) fn report_fields<'py>(py: Python<'py>, report: &Report) -> PyResult<B
     fields.set_item("samples", report.samples)?;
     fields.set_item("event", event)?;
     fields.set_item("details", details)?;
+    Ok(fields)
+}
+
+/// The fields of a part of a sample, as [`decode_response`](crate::protocol::decode_response) returns them.
+pub(crate) fn sample_fields<'py>(py: Python<'py>, part: &SamplePart<'_>) -> PyResult<Bound<'py, PyDict>> {
+    let fields = PyDict::new(py);
+    fields.set_item("kind", "sample")?;
+    fields.set_item("sequence", 0)?;
+    fields.set_item("sample", part.sample)?;
+    fields.set_item("after_gap", part.after_gap)?;
+    fields.set_item("first", part.first)?;
+    fields.set_item("left", part.left)?;
+    fields.set_item("numbers", PyBytes::new(py, part.numbers))?;
     Ok(fields)
 }
 

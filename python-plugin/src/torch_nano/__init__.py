@@ -34,6 +34,7 @@ from .device import Device
 from .errors import TorchNanoError, TorchNanoWarning
 from .modules.freeze import freeze, frozen, unfreeze
 from .qat import prepare_qat
+from .series.windows import windows
 from .training import EarlyStopping, fit
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "transfer",
     "unfreeze",
     "verify",
+    "windows",
     "zoo",
 ]
 

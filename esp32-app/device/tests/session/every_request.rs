@@ -102,7 +102,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
     let input = &bytes[..right.min(FRAME).min(bytes.len())];
     let part = &bytes[..edge(around(FRAME), random).min(FRAME)];
     let epochs = [0, 1, 2, LARGEST_EPOCHS, u32::MAX][random.usize(..5)];
-    match random.u8(..39) {
+    match random.u8(..40) {
         0 => Request::Begin,
         1 => Request::Info,
         2 | 3 => Request::Predict { input },
@@ -142,6 +142,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
         35 => Request::FinishUpdate,
         36 => Request::ConfirmUpdate,
         37 => Request::Restart,
+        38 => [Request::SendSamples, Request::StopSamples][random.usize(..2)],
         _ => Request::Stats,
     }
 }

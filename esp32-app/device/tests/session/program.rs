@@ -11,7 +11,8 @@ use nano_core::Error;
 use nano_core::image::Image;
 use torch_nano_device::{
     Board, Device, Event, Failure, MemoryFlash, Options, Program, ProgramOptions, ProgramRam, Progress, REPORT, Report,
-    Request, RequestHeader, Response, ResponseHeader, Sampled, Sensing, SensingOptions, Settings, Smoothing, frame,
+    Request, RequestHeader, Response, ResponseHeader, SamplePart, Sampled, Sensing, SensingOptions, Settings,
+    Smoothing, frame,
 };
 
 use crate::builder::head_net;
@@ -384,6 +385,50 @@ fn a_pc_is_answered_between_samples_and_changes_nothing() {
     let (events, flash) = run(false);
     assert!(events.iter().filter(|event| matches!(event, Event::Trained { .. })).count() > 1);
     assert_eq!((events, flash), run(true));
+}
+
+#[test]
+fn a_pc_gets_each_sample_from_when_it_asks_to_when_it_stops() {
+    let image = head_net().image();
+    let view = Image::new(image.bytes()).unwrap();
+    let mut memory = ram(&image);
+    let (mut window, mut features, mut sample) = buffers(&view);
+    let ram = ProgramRam { window: &mut window, features: &mut features, sample: &mut sample };
+    let session = session_with(&image, &mut memory, OPTIONS, erased());
+    let mut program = Program::new(session, ram, options(1)).unwrap();
+    let mut random = fastrand::Rng::with_seed(5);
+    let taken: Vec<_> = (0..60).map(|_| (Some([random.f32(), -random.f32()]), random.u8(..9) == 0, None)).collect();
+    let mut board = Scripted::new(taken.iter().copied().collect(), 1);
+    // A session that begins gets no samples that the one before asked for.
+    for (until, request) in [
+        (10, Request::SendSamples),
+        (30, Request::StopSamples),
+        (40, Request::SendSamples),
+        (50, Request::Begin),
+        (60, Request::Stats),
+    ] {
+        while board.samples < until {
+            let Ok(()) = program.step(&mut board);
+        }
+        board.arrived.extend(encoded(request));
+        let Ok(()) = program.step(&mut board);
+    }
+    let mut sent = vec![];
+    for bytes in board.sent.split(|&byte| byte == frame::END) {
+        if let Some((torch_nano_device::SAMPLE, part)) = frame::decode::<u8, SamplePart<'_>>(&mut bytes.to_vec()) {
+            assert_eq!((part.first, part.left), (0, 0));
+            let numbers = part.numbers.as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect::<Vec<_>>();
+            sent.push((part.sample as usize, part.after_gap, numbers));
+        }
+    }
+    let expected: Vec<_> = (10..30)
+        .chain(40..50)
+        .map(|number| {
+            let (numbers, gap, _) = taken[number];
+            (number, gap, numbers.unwrap().to_vec())
+        })
+        .collect();
+    assert_eq!(sent, expected);
 }
 
 #[test]

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import TorchNanoError
+from ..files.csv_table import LABEL, listed, number_of, read_csv
 from ..files.npz import read_npz
 from ..files.reading import read_file, refusing
 
-#: The column of a CSV file with the label; the array of an archive where an input is called `y`.
-_LABEL = "label"
 #: The arrays of an archive with the inputs and the labels of a model of one input.
 _X, _Y = "x", "y"
-#: Delimiters of a CSV file.
-_DELIMITERS = ",;\t"
 #: The first bytes of a file of one array.
 _NPY = b"\x93NUMPY"
-#: Characters of a field, and number of names, that messages show.
-_SHOWN, _SHOWN_NAMES = 40, 6
 #: What a device's inputs, and indices, may be of.
 _INTEGERS = (np.int8, np.int16, np.int32, np.int64)
 
@@ -85,8 +76,8 @@ class SampleFile:
             return self.labels
         if self.columns is None:
             raise SampleFileError(f"{self.path} has no labels; expected an array `{_labels(self.inputs)}`")
-        columns = _listed(self.columns)
-        raise SampleFileError(f"{self.path} has no labels; expected a column `{_LABEL}`; it has {columns}")
+        columns = listed(self.columns)
+        raise SampleFileError(f"{self.path} has no labels; expected a column `{LABEL}`; it has {columns}")
 
 
 def read_samples(path: Path, names: Sequence[str] = ()) -> SampleFile:
@@ -106,7 +97,7 @@ def read_samples(path: Path, names: Sequence[str] = ()) -> SampleFile:
         case ".csv" if names:
             raise SampleFileError(
                 f"{path} holds one input; the model takes {len(names)}: expected an .npz file with arrays "
-                f"called {_listed(list(names))}"
+                f"called {listed(list(names))}"
             )
         case ".csv":
             read = _csv
@@ -134,11 +125,11 @@ def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
     arrays = read_npz(content, path, {*names, label}, SampleFileError)
     expected = f"{' and '.join(f'`{name}`' for name in names)}, and `{label}` for labels"
     if not arrays.keys() >= set(names):
-        there = f"the arrays {_listed(list(arrays))}" if arrays else "no array"
+        there = f"the arrays {listed(list(arrays))}" if arrays else "no array"
         raise SampleFileError(f"{path} has {there}; expected {expected}")
     if unread := arrays.keys() - {*names, label}:
         raise SampleFileError(
-            f"{path} has arrays that nothing reads, {_listed(sorted(unread))}; expected only {expected}"
+            f"{path} has arrays that nothing reads, {listed(sorted(unread))}; expected only {expected}"
         )
     inputs, labels = {name: arrays[name] for name in names}, arrays.get(label)
     for name, array in inputs.items():
@@ -162,7 +153,7 @@ def _npz(path: Path, content: bytes, names: list[str]) -> SampleFile:
 
 def _labels(names: Collection[str]) -> str:
     """The name of an archive's array of labels."""
-    return _LABEL if _Y in names else _Y
+    return LABEL if _Y in names else _Y
 
 
 def _one_array(path: Path) -> SampleFileError:
@@ -172,82 +163,21 @@ def _one_array(path: Path) -> SampleFileError:
 
 
 def _csv(path: Path, content: bytes) -> SampleFile:
-    text = _text(path, content)
-    delimiter = max(_DELIMITERS, key=text.partition("\n")[0].count)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True)
+    table = read_csv(path, content, SampleFileError)
+    label = table.names.index(LABEL) if LABEL in table.names else None
     inputs: list[list[float]] = []
     labels: list[str] = []
-    lines: list[int] = []
-    try:
-        names = _names(path, next(rows, []))
-        label = names.index(_LABEL) if _LABEL in names else None
-        for row in rows:
-            if not row:
-                continue
-            place = f"{path}, line {rows.line_num}"
-            if len(row) != len(names):
-                raise SampleFileError(
-                    f"{place} has {len(row)} fields; expected {len(names)}, one for each name"
-                )
-            if label is not None:
-                labels.append(row.pop(label).strip())
-            inputs.append([_number(place, field, delimiter, label is not None) for field in row])
-            lines.append(rows.line_num)
-    except csv.Error as error:
-        raise SampleFileError(
-            f"{path}, line {rows.line_num}: {error}; is a quotation mark missing?"
-        ) from error
-    width = len(names) - (label is not None)
+    for line, row in table.rows:
+        if label is not None:
+            labels.append(row.pop(label).strip())
+        inputs.append([table.number(line, field) for field in row])
+    width = len(table.names) - (label is not None)
     with np.errstate(over="ignore"):  # to infinity, which is refused
         numbers = np.array(inputs, np.float32).reshape(len(inputs), width)
-    return SampleFile(path, {_X: numbers}, None if label is None else np.array(labels, object), names, lines)
-
-
-def _text(path: Path, content: bytes) -> str:
-    """A file's text, without Excel's byte order mark."""
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SampleFileError(
-            f"{path} is no UTF-8 text (its byte {error.start} is {content[error.start]:#04x}); save it as "
-            "UTF-8, in Excel as 'CSV UTF-8'"
-        ) from error
-    if "\0" in text:
-        raise SampleFileError(f"{path} has bytes of 0, which no UTF-8 text has; save it as UTF-8")
-    return text
-
-
-def _names(path: Path, first: list[str]) -> list[str]:
-    """The names of the columns."""
-    names = [name.strip() for name in first]
-    # Whole numbers may be names: pandas numbers columns without names.
-    if _LABEL not in names and any(_is_number(name) and not name.isdecimal() for name in names):
-        raise SampleFileError(
-            f"{path}, line 1 has {_listed(names)}, which is a sample; expected the columns' names before it, "
-            f"`{_LABEL}` for that of the labels"
-        )
-    for name, following in pairwise(sorted(names)):
-        if name == following:
-            raise SampleFileError(f"{path} has two columns called {_short(name)}; expected different names")
-    return names
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _number(place: str, field: str, delimiter: str, labelled: bool = True) -> float:
-    try:
-        return float(field)
-    except ValueError:
-        hint = ": decimals take a point" if "," in field and delimiter != "," else ""
-        if field.strip() and not labelled and not hint:
-            hint = f"; of a label, line 1 must call its column `{_LABEL}`"
-        raise SampleFileError(f"{place}: {_short(field)} is no number{hint}") from None
+    lines = [line for line, _ in table.rows]
+    return SampleFile(
+        path, {_X: numbers}, None if label is None else np.array(labels, object), table.names, lines
+    )
 
 
 def number(place: str, text: str) -> float:
@@ -256,16 +186,7 @@ def number(place: str, text: str) -> float:
     Raises:
         SampleFileError: it is not a finite number.
     """
-    value = _number(place, text, ",")
+    value = number_of(place, text, SampleFileError)
     if not math.isfinite(value):
         raise SampleFileError(f"{place}: the label is {text}; expected a finite number")
     return value
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
-
-
-def _listed(names: list[Any]) -> str:
-    more = ", ..." if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more

@@ -11,6 +11,7 @@ from .transport.cycles import Counts
 from .transport.qemu import QemuBoard
 from .transport.recorded_sensor import RecordedSensor, SensingOptions
 from .transport.streams import SimulatedBoard
+from .unasked import Sample
 from .updating import UpdateResult
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "Replay",
     "ReplayDifference",
     "Report",
+    "Sample",
     "SensingOptions",
     "SensingReplay",
     "SimulatedBoard",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from .report import Report
 from .samples import Input, KnownModel, Label, Samples
 from .transport.streams import Stream
 from .turns import whole
+from .unasked import Sample
 from .updating import UpdateResult
 
 __all__ = ["Device", "DeviceError", "DeviceInfo", "Observer", "Prediction", "Stream"]
@@ -197,6 +199,38 @@ class Device(Conversation):
             yield report
             if report.event == "ended":
                 return
+
+    def read_sensor(self) -> Iterator[Sample]:
+        """Yields each sample that a device which senses by itself takes, until its recorded sensor ends.
+
+        The device sends them from now on until the iterator is closed, another client connects or the device
+        restarts. While it waits for one, other threads wait; between two, requests may be sent.
+
+        Raises:
+            DeviceError: the device has no sensor.
+            DeviceTimeout: no sample came within the time-out.
+            ConnectionLost: the connection has ended.
+        """
+        try:
+            self._ask("send_samples", "done")
+        except DeviceError as error:
+            if error.failure != "NoRun":
+                raise
+            raise DeviceError(
+                "the device has no sensor: its firmware only answers requests. Flash one that senses, such "
+                "as just flash esp32c3 MODEL --as lsm6dso",
+                error.failure,
+            ) from error
+        try:
+            while (sample := self._next_sample()) is not None:
+                yield sample
+        finally:
+            with suppress(DeviceError):  # the connection may have ended
+                self._ask("stop_samples", "done")
+
+    @whole
+    def _next_sample(self) -> Sample | None:
+        return self._link.next_sample()
 
     @whole
     def _next_report(self) -> Report:

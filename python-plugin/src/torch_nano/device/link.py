@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import local
@@ -26,12 +26,11 @@ from .report import Report
 from .transport.streams import Stream
 from .transport.transports import Transport
 from .turns import Asker, Request, Turn
+from .unasked import Sample, Unasked
 
 _FRAME_END = b"\0"
 _CHUNK = 1 << 16
 _LOG_LENGTH = 1000
-#: The latest reports, kept until they are taken.
-_KEPT_REPORTS = 100_000
 #: Number of times that a request is sent on a noisy line.
 _NOISE_ATTEMPTS = 3
 #: Seconds before a lost connection is opened again.
@@ -83,7 +82,7 @@ class Link:
         #: Bytes of the longest answer.
         self.longest_frame = _LONGEST_FRAME
         #: Reports of a device that senses by itself, until they are taken.
-        self.reports: deque[Report] = deque(maxlen=_KEPT_REPORTS)
+        self._unasked = Unasked()
         self._received = bytearray()
         #: Whether the buffer begins at the start of a frame; not after one that was too long.
         self._whole = True
@@ -198,25 +197,37 @@ class Link:
             DeviceTimeout: none came in time.
             ConnectionLost: the stream has ended.
         """
+        self._wait_unasked(lambda: bool(self._unasked.reports), "reported nothing")
+        return self._unasked.reports.popleft()
+
+    def next_sample(self) -> Sample | None:
+        """The oldest sample that was not taken; waits for one. None: the recorded sensor has ended.
+
+        Raises:
+            DeviceTimeout: none came in time.
+            ConnectionLost: the stream has ended.
+        """
+        kept = self._unasked
+        self._wait_unasked(lambda: bool(kept.samples) or kept.ended, "sent no sample")
+        return kept.samples.popleft() if kept.samples else None
+
+    def _wait_unasked(self, is_there: Callable[[], bool], missing: str) -> None:
         self._require_open()
         deadline = time.monotonic() + self.timeout
-        while not self.reports:
+        while not is_there():
             try:
                 frame = self._frame(deadline)
             except TimeoutError as error:
                 raise DeviceTimeout(
-                    f"the device reported nothing: does it sense by itself, and has its recording "
-                    f"not ended? ({error})"
+                    f"the device {missing}: does it sense by itself, and has its recording not "
+                    f"ended? ({error})"
                 ) from error
             except (OSError, EOFError) as error:
                 raise ConnectionLost(
                     f"the connection to {self.transport.name!r} was lost ({error})"
                 ) from error
             with suppress(_native.NanoError):  # damaged: its number will be missing
-                answer = _native.decode_response(frame)
-                if answer["kind"] == "report":
-                    self.reports.append(Report.of(answer))
-        return self.reports.popleft()
+                self._unasked.take(_native.decode_response(frame))
 
     def wait_for_start(self) -> None:
         """Waits for the end byte that a device sends when it starts, or for a lost connection to come back.
@@ -240,9 +251,7 @@ class Link:
         frame, _, self._received = self._received.partition(_FRAME_END)
         self._whole = True
         with suppress(_native.NanoError):
-            answer = _native.decode_response(bytes(frame))
-            if answer["kind"] == "report":
-                self.reports.append(Report.of(answer))
+            self._unasked.take(_native.decode_response(bytes(frame)))
 
     def reopen(self) -> None:
         """Reopens the connection, and sends the unanswered request again, if any.
@@ -364,9 +373,7 @@ class Link:
                 answer = _native.decode_response(frame)
             except _native.NanoError as error:
                 return {"kind": "refused", "failure": "Noise", "reason": str(error)}
-            if answer["kind"] == "report":
-                self.reports.append(Report.of(answer))
-            elif answer["sequence"] == self._unanswered.number or answer["sequence"] == 0:
+            if not self._unasked.take(answer) and answer["sequence"] in (self._unanswered.number, 0):
                 return answer
             _require_time(deadline)
 
