@@ -66,6 +66,7 @@ def kinds(folder: Path) -> dict[str, Kind]:
         "checkpoint": _checkpoints(folder),
         "npz": _archives(),
         "csv": _tables(),
+        "series": _series(),
     }
 
 
@@ -194,6 +195,12 @@ def _tables() -> Kind:
     seeds = ["\n".join(rows), "\n".join(rows).replace(",", ";"), "﻿" + "\r\n".join(rows)]
     encoded = [seed.encode() for seed in seeds]
     return Kind(".csv", encoded, [changes.table_text, changes.any_bytes], _read_samples)
+
+
+def _series() -> Kind:
+    rows = ["recording,time,label,group,ax,ay", *(f"1,{n / 50},walk,anna,{n},-1e{n}" for n in range(4))]
+    seeds = ["\n".join(rows).encode(), b"time;ax\n0;1\n1;2\n5;3", b"label,ax\nwalk,1\n,2\nrun,3"]
+    return Kind(".csv", seeds, [changes.table_text, changes.any_bytes], lambda path: tn.windows(path, 2, 1))
 
 
 def _read_samples(path: Path, names: Sequence[str] = ()) -> None:
