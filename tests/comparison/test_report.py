@@ -59,7 +59,7 @@ def test_without_matplotlib_the_message_says_what_to_install(
 ) -> None:
     report = nano.compare(conv_net, X)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(tn.TorchNanoError, match=r"pip install torch-nano\[demo\]"):
+    with pytest.raises(tn.errors.MissingPackageError, match=r"pip install torch-nano\[plot\]"):
         report.plot()
 
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .errors import TorchNanoError
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import MissingPackageError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,12 +32,12 @@ def axes_to_draw_in(ax: Axes | None, names: int = 0) -> Axes:
         names: number of names that the x axis of a new figure has room for, if the figure fits a screen.
 
     Raises:
-        TorchNanoError: matplotlib is not installed.
+        MissingPackageError: matplotlib is not installed.
     """
     try:
         from matplotlib import pyplot
     except ImportError as error:
-        raise TorchNanoError("drawing needs matplotlib: pip install torch-nano[demo]") from error
+        raise MissingPackageError("drawing needs matplotlib: pip install torch-nano[plot]") from error
     if ax is not None:
         return ax
     width = min(max(_NARROWEST, names * _LINE / _AXES), _WIDEST)
@@ -55,3 +58,25 @@ def name_ticks(ax: Axes, names: Sequence[str]) -> None:
         rotation=0 if longest * len(names) <= width else 90,
         fontsize=_NAME_SIZE,
     )
+
+
+#: Classes up to which a matrix has its numbers written into it.
+_NUMBERED = 25
+
+
+def draw_matrix(ax: Axes, matrix: NDArray[Any], names: Sequence[str]) -> None:
+    """Draws a confusion matrix: the colour is the share of the row, the number that of the samples.
+
+    Args:
+        matrix: [classes, classes], a row for each right class.
+        names: of the classes.
+    """
+    shares = matrix / np.maximum(1, matrix.sum(1, keepdims=True))
+    ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    name_ticks(ax, names)
+    ax.set_yticks(range(len(names)), names, fontsize=_NAME_SIZE)
+    if len(names) <= _NUMBERED:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if shares[row, column] > 0.5 else "black"
+                ax.text(column, row, str(count), ha="center", va="center", color=color, fontsize=_NAME_SIZE)

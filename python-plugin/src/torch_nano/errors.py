@@ -35,6 +35,7 @@ __all__ = [
     "InputError",
     "LabelError",
     "MissingFileError",
+    "MissingPackageError",
     "ModuleNameError",
     "NonFiniteError",
     "QuantizationError",
@@ -243,6 +244,10 @@ class MissingFileError(TorchNanoError, FileNotFoundError):
     def __str__(self) -> str:
         # That of an OSError would be the number's text alone.
         return str(self.args[0])
+
+
+class MissingPackageError(TorchNanoError, ImportError):
+    """A package that is optional is not installed; the message says how to install it."""
 
 
 class ExportError(TorchNanoError, OSError):

@@ -5,11 +5,14 @@ from .compile.profile import LayerProfile, Profile
 from .compile.stream import Stream
 from .compile.summary import LayerSummary, Summary
 from .compile.verify import LayerDifference, VerifyReport
+from .evaluation.evaluation import ClassScore, Evaluation, WorstSample
 from .fits.chip_fit import ChipFit
 
 __all__ = [
     "ChipFit",
+    "ClassScore",
     "Comparison",
+    "Evaluation",
     "LayerComparison",
     "LayerDifference",
     "LayerProfile",
@@ -19,4 +22,5 @@ __all__ = [
     "Stream",
     "Summary",
     "VerifyReport",
+    "WorstSample",
 ]

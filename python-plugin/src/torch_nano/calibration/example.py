@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..arguments import as_tensors, shown
+from ..data.forms import is_group, labels_of
 from ..errors import InputError
-from .batches import CalibrationData, is_group
+from .batches import CalibrationData
 
 #: Samples of an example: with one, a dimension of size 1 could be mistaken for the batch's.
 _SAMPLES = 2
@@ -56,7 +57,9 @@ def example_of(model: nn.Module, data: CalibrationData) -> Any:
 def _first(data: Any) -> Any:
     """The first batch, or all of the data if it is one."""
     if isinstance(data, Tensor | Mapping) or (
-        isinstance(data, tuple) and all(isinstance(one, Tensor) or is_group(one) for one in data)
+        isinstance(data, tuple)
+        and len(data) > 0
+        and all(isinstance(one, Tensor) or is_group(one) or labels_of(one) is not None for one in data)
     ):
         return data
     if isinstance(data, Iterator):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
 from ..drawing import axes_to_draw_in, name_ticks
 from ..ir.value import Value
+from ..tables import Table
 from .advice import advice_for
 from .sums import ErrorSums, OutputSums, ValueSums
 
@@ -199,7 +195,7 @@ class Comparison:
             ax: where to draw; a new figure if None.
 
         Raises:
-            TorchNanoError: matplotlib is not installed.
+            MissingPackageError: matplotlib is not installed.
         """
         ax = axes_to_draw_in(ax, names=len(self.layers))
         layers = sorted(self.layers, key=lambda layer: layer.position)
@@ -215,22 +211,17 @@ class Comparison:
         ax.legend()
         return ax
 
-    def __str__(self) -> str:
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-        for header in ("operator", "module"):
-            table.add_column(header, no_wrap=True)
-        for header in (
-            "own\n(dB)",
-            "SQNR\n(dB)",
-            "cosine",
-            "largest\nerror",
-            "saturated\n(%)",
-            "fewest\nlevels",
-        ):
-            table.add_column(header, justify="right", no_wrap=True)
+    @property
+    def table(self) -> Table:
+        """The table that is printed."""
+        headers = (
+            *("operator", "module", "own\n(dB)", "SQNR\n(dB)", "cosine", "largest\nerror"),
+            *("saturated\n(%)", "fewest\nlevels"),
+        )
+        table = Table(headers, numbers=range(2, len(headers)), notes=self._notes)
         for layer in self.layers[:_ROWS]:
             fewest = layer.fewest_levels
-            table.add_row(
+            table.add(
                 layer.operator,
                 layer.module_path or layer.value,
                 _decibels(layer.own_sqnr),
@@ -240,19 +231,27 @@ class Comparison:
                 f"{100 * layer.saturated:.2f}",
                 "-" if fewest is None else str(fewest),
             )
-        text = io.StringIO()
-        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
-        lines = [line.rstrip() for line in text.getvalue().splitlines() if line.strip()]
+        return table
+
+    @property
+    def _notes(self) -> list[str]:
+        """The outputs, and the advice."""
+        lines = []
         if len(self.layers) > _ROWS:
             lines.append(f"and {len(self.layers) - _ROWS} layers that lose less")
         lines.append(f"{self.samples} samples")
         if self.features is not None:
             lines.append(f"features of the trainable head: SQNR {_decibels(self.least_sqnr)} dB")
         lines += [str(output) for output in self.outputs]
-        advice = self.advice
-        return "\n".join([*lines, *(f"- {line}" for line in advice)])
+        return [*lines, *(f"- {line}" for line in self.advice)]
+
+    def __str__(self) -> str:
+        return str(self.table)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table.html()
 
 
 def _decibels(sqnr: float) -> str:

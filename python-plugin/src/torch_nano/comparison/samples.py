@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from ..calibration.batches import Batch, Batches, CalibrationData
@@ -15,9 +17,13 @@ _NUMBERS = 2**22
 _RUNS = 4
 
 
-def batches_to_compare(graph: Graph, data: CalibrationData) -> Batches:
-    """Data as batches for :func:`.measure.compare`."""
-    return Batches(graph, data, "comparison", _RUNS)
+def batches_to_compare(graph: Graph, data: CalibrationData, names: Sequence[str] = ()) -> Batches:
+    """Data as batches for :func:`.measure.compare`.
+
+    Args:
+        names: of the classes, by which labels may name them.
+    """
+    return Batches(graph, data, "comparison", _RUNS, names)
 
 
 class KeptSamples:

@@ -27,21 +27,24 @@ from ..arithmetic.fixed_point import is_native
 from ..arithmetic.layout import to_device
 from ..arithmetic.quantization import INDICES
 from ..arithmetic.tensors import check_finite, dequantize_tensor
-from ..calibration.batches import CalibrationData
+from ..calibration.batches import Batches, CalibrationData
 from ..chips import Chip
 from ..chips import chip as chip_named
 from ..comparison.measure import compare
 from ..comparison.report import Comparison
 from ..comparison.samples import batches_to_compare
 from ..errors import ChipError, ConnectionFailed, FileFormatError, HeadError, InputError, StreamError
+from ..evaluation.evaluation import Evaluation
 from ..files.reading import read_file
 from ..files.writing import write_file
 from ..fits.chip_fit import ChipFit, LayerUse, chip_fit
 from ..fits.variant import Variant, variant_of
 from ..heads import Head, LayersHead, head_of
 from ..modules.inputs import Example
+from ..ops.argmax import argmax_of
 from . import rust_crate
 from .converted_model import ConvertedModel
+from .evaluate import evaluate, only_output
 from .export import export
 from .float_graph import float_graph_of
 from .image import describe, write_image
@@ -259,6 +262,9 @@ class NanoModule(ConvertedModel):
             () if self._saved_head is None else self._saved_head.layer_choice,
         )
 
+    def _repr_html_(self) -> str:
+        return self.summary().table.html()
+
     def _kernels(self) -> tuple[tuple[KernelChoice, ...], ...]:
         """The kernels that could compute each layer of the image."""
         saved = self._saved()
@@ -399,8 +405,8 @@ class NanoModule(ConvertedModel):
 
         Args:
             model: the module that :func:`to_nano` was given; a loaded model has no float parameters itself.
-            data: as for `calibrate` of :func:`to_nano`. Labels in it, the y of (x, y), are the classes'
-                indices of a single output: integers [N], for maps [N, ...].
+            data: as for `calibrate` of :func:`to_nano`. Labels in it, the y of (x, y), are the classes of
+                a single output: indices [N], for maps [N, ...], or names of :attr:`labels`.
 
         Returns:
             The error of each layer alone and in the network, those that lose most first; the outputs side by
@@ -426,8 +432,61 @@ class NanoModule(ConvertedModel):
                 "stream() was called"
             )
         graph = float_graph_of(model, self._graph, self._saved_head)
-        batches = batches_to_compare(self._graph.graph, data)
+        batches = batches_to_compare(self._graph.graph, data, self.labels)
         return compare(graph, self._graph, batches, None if self.head is None else self._logits)
+
+    def evaluate(self, data: CalibrationData, model: nn.Module | None = None) -> Evaluation:
+        """Predicts labelled data, with a trainable head as it is now: accuracy, classes, confusion matrix,
+        worst samples. Prints as tables.
+
+        Args:
+            data: as for `calibrate` of :func:`to_nano`, with labels: indices [N] of classes, or names of
+                :attr:`labels`.
+            model: the float model that this was made from, to be evaluated side by side; None: unknown.
+
+        Raises:
+            InputError: wrong data, or none; no labels; or the model does not return one score for each class.
+
+        >>> import torch
+        >>> from torch_nano import to_nano
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+        >>> nano = to_nano(model, x, calibrate=x, labels=["rest", "walk", "run"])
+        >>> made = nano.evaluate((x, [nano.labels[label] for label in y]), model)
+        >>> made.accuracy == float((nano(x).argmax(1) == y).float().mean()), made.confusion.shape
+        (True, (3, 3))
+        """
+        batches = Batches(self._graph.graph, data, "evaluation", 1 if model is None else 2, self.labels)
+        return evaluate(
+            self.name, batches, self.labels, self._classes, self._scores, model, list(self._input_shapes)
+        )
+
+    @property
+    def _classes(self) -> int:
+        """The number of classes that it tells apart."""
+        if self.head is not None:
+            if self.head.target != "class":
+                raise InputError(
+                    "evaluate takes models of one right class; the outputs of this head do not exclude each "
+                    "other"
+                )
+            return self.head.classes
+        if len(self._outputs) > 1:
+            raise InputError(
+                f"the model returns {len(self._outputs)} tensors; evaluate takes a model that returns the "
+                "scores of classes [N, classes]"
+            )
+        (output,) = self._graph.graph.outputs
+        argmax = argmax_of(self._graph.graph, output)
+        return self._graph.graph.values[output if argmax is None else argmax.inputs[0]].shape[0]
+
+    def _scores(self, inputs: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """The scores of a batch, and which samples are of a known class."""
+        if self.head is None:
+            return only_output(self(*inputs)), None
+        features = self.features_int8(*inputs)
+        rejects = self._saved_head is not None and bool(self._saved_head.description.get("rejection"))
+        return self.head.logits(features), self.head.certainty(features).known if rejects else None
 
     def _logits(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The head's outputs for the integers that the network before it returns."""

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from .. import _native
 from ..chips import Chip
@@ -17,6 +13,11 @@ from ..device.client import Device
 from ..device.samples import Input
 from ..device.transport.cycles import ZERO, Counts, chip_with_costs
 from ..device.transport.qemu import QemuBoard
+from ..drawing import axes_to_draw_in, name_ticks
+from ..tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
@@ -68,36 +69,50 @@ class Profile:
             "by a model of its cycles"
         )
 
-    def __str__(self) -> str:
-        table = Table(
-            title=f"{self.name} on {self.chip.title}",
-            title_justify="left",
-            box=box.SIMPLE_HEAD,
-            show_edge=False,
-            pad_edge=False,
-            padding=(0, 1, 0, 0),
-        )
-        table.add_column("kernel", no_wrap=True)
-        table.add_column("module", no_wrap=True)
-        for header in (
-            *("instruc-\ntions", "cycles", "ms", "flash\nlines", "flash\nwait (%)"),
+    @property
+    def table(self) -> Table:
+        """The table that is printed."""
+        headers = (
+            *("kernel", "module", "instruc-\ntions", "cycles", "ms", "flash\nlines", "flash\nwait (%)"),
             *("load-use\nstalls", "taken\nbranches"),
-        ):
-            table.add_column(header, justify="right", no_wrap=True)
-        for layer in self.layers:
-            table.add_row(layer.kernel, layer.module_path, *self._numbers(layer.counts))
-        table.add_section()
-        table.add_row("total", "", *self._numbers(self.total))
-        table.add_row("first run", "", *self._numbers(self.first))
-        text = io.StringIO()
-        # Plain text wherever it is shown, in a notebook too.
-        Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
-        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        )
         assert self.chip.costs is not None, "a chip with known costs was profiled"
         notes = [self.total_time, textwrap.fill(f"costs: {self.chip.costs.source}", 100)]
-        return "\n".join([*(line for line in lines if line), *notes])
+        table = Table(headers, f"{self.name} on {self.chip.title}", range(2, len(headers)), notes)
+        for layer in self.layers:
+            table.add(layer.kernel, layer.module_path, *self._numbers(layer.counts))
+        table.add_line()
+        table.add("total", "", *self._numbers(self.total))
+        table.add("first run", "", *self._numbers(self.first))
+        return table
+
+    def __str__(self) -> str:
+        return str(self.table)
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table.html()
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the milliseconds of each layer in order, and the part of them that waits for flash.
+
+        Args:
+            ax: where to draw; a new figure if None.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        ax = axes_to_draw_in(ax, names=len(self.layers))
+        each = [self.milliseconds(layer.counts) for layer in self.layers]
+        waits = [1000 * layer.counts.flash_cycles / self.chip.clock for layer in self.layers]
+        ax.bar(range(len(each)), each, label="in all")
+        ax.bar(range(len(each)), waits, label="waiting for flash")
+        name_ticks(ax, [layer.module_path or layer.operator for layer in self.layers])
+        total = f"{self.milliseconds(self.total):.2f} ms, by a model of its cycles"
+        ax.set(ylabel="ms", title=f"{self.name} on {self.chip.title}: {total}")
+        ax.legend()
+        return ax
 
     def _numbers(self, counts: Counts) -> list[str]:
         wait = 100 * counts.flash_cycles / counts.cycles if counts.cycles else 0

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from .. import _native
 from ..arithmetic.layout import Shape
+from ..tables import Table
 from .layer_choice import LayerChoice
 from .profile import Profile
 
@@ -116,80 +111,71 @@ class Summary:
         """Multiply-accumulates of one run, the head included."""
         return sum(layer.macs for layer in self.layers)
 
-    def __str__(self) -> str:
-        # Narrow: a table of a usual model fits into 80 columns.
-        table = _table(self.name or None)
+    @property
+    def table(self) -> Table:
+        """The table that is printed."""
         # In a model of int8 alone it would say nothing.
         has_dtypes = any(layer.dtype != "int8" for layer in self.layers)
-        for header in ("kernel", "module", "output", *["dtype"] * has_dtypes):
-            table.add_column(header, no_wrap=True)
-        for header in ("MACs", "weights\n(B)", "arena\n(B)"):
-            table.add_column(header, justify="right", no_wrap=True)
-        table.add_column("memory", no_wrap=True)
-        for header in ("cycles", "ms") if self.profile else ():
-            table.add_column(header, justify="right", no_wrap=True)
-        for header in ("estimated\ncycles", "flash\n(B)", "scratch\n(B)") if self.kernels else ():
-            table.add_column(header, justify="right", no_wrap=True)
+        texts = ("kernel", "module", "output", *["dtype"] * has_dtypes)
+        headers = (
+            *(*texts, "MACs", "weights\n(B)", "arena\n(B)", "memory"),
+            *(("cycles", "ms") if self.profile else ()),
+            *(("estimated\ncycles", "flash\n(B)", "scratch\n(B)") if self.kernels else ()),
+        )
+        numbers = [index for index, name in enumerate(headers) if name not in (*texts, "memory")]
+        table = Table(headers, self.name, numbers, self._notes)
         for index, layer in enumerate(self.layers):
             shape = " x ".join(map(str, layer.output_shape))
-            numbers = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
-            texts = [layer.kernel, layer.module_path, shape, *[layer.dtype] * has_dtypes]
+            own = [layer.kernel, layer.module_path, shape, *[layer.dtype] * has_dtypes]
+            costs = [f"{n:,}" for n in (layer.macs, layer.weight_bytes, layer.arena_bytes)]
             time = [] if self.profile is None else self.profile.time(self.profile.layers[index].counts)
             # The trainable head is no layer of the image.
             kernels = self.kernels[index] if self.kernels and index < len(self.kernels) else ()
-            of_chosen = [_estimate(one) for one in kernels if one.chosen]
-            table.add_row(*texts, *numbers, layer.memory, *time, *itertools.chain(*of_chosen))
-            blank = [""] * (len(texts) + len(numbers) + len(time))
+            chosen = [cell for one in kernels if one.chosen for cell in _estimate(one)]
+            table.add(*own, *costs, layer.memory, *time, *chosen)
+            blank = [""] * (len(own) + len(costs) + len(time))
             for one in kernels:
                 if not one.chosen:
-                    table.add_row(f"  or {one.kernel}", *blank, *_estimate(one))
+                    table.add(f"  or {one.kernel}", *blank, *_estimate(one))
+        return table
+
+    @property
+    def _notes(self) -> list[str]:
+        """The totals, and remarks."""
         copies = f" ({self.weights_in_ram:,} B copies of weights)" if self.weights_in_ram else ""
-        totals = (
+        notes = [
             f"{self.macs:,} MACs, flash {self.flash_bytes:,} B (the whole image), "
             f"RAM {self.arena_bytes:,} B arena{copies} + {self.head_bytes:,} B head"
-        )
-        times = [] if self.profile is None else [self.profile.total_time]
-        notes = [f"values with equalized channels: {self.equalized}"] if self.equalized else []
+        ]
+        if self.profile is not None:
+            notes.append(self.profile.total_time)
+        if self.equalized:
+            notes.append(f"values with equalized channels: {self.equalized}")
         if self.kernels:
             notes.append(f"kernels are chosen by estimated cycles of the {self.estimated_chip}")
         if not self.head_bytes:
             notes.append("no head: nothing learns on the device (tn.freeze the backbone, or name the head)")
-        return "\n".join([*_lines(table), totals, *times, *notes, *_choice(self.choice)])
+        return notes
+
+    @property
+    def _tables(self) -> list[Table]:
+        """The table of all layers, and that of the layers among which some were chosen to learn."""
+        if not self.choice:
+            return [self.table]
+        headers = ("module", "parameters", "RAM (B)", "share of NTK", "learns")
+        chosen = Table(headers, "What learns, within budget['training']", (1, 2, 3))
+        for layer in self.choice:
+            numbers = f"{layer.parameters:,}", f"{layer.ram_bytes:,}", f"{layer.share:.1%}"
+            chosen.add(layer.module_path, *numbers, f"{'yes' if layer.learns else 'no'}: {layer.reason}")
+        return [self.table, chosen]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self._tables))
 
     __repr__ = __str__
 
-
-def _choice(layers: Sequence[LayerChoice]) -> list[str]:
-    """The table of the layers among which some were chosen to learn."""
-    if not layers:
-        return []
-    table = _table("What learns, within budget['training']")
-    table.add_column("module", no_wrap=True)
-    for header in ("parameters", "RAM (B)", "share of NTK"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("learns", no_wrap=True)
-    for layer in layers:
-        numbers = f"{layer.parameters:,}", f"{layer.ram_bytes:,}", f"{layer.share:.1%}"
-        table.add_row(layer.module_path, *numbers, f"{'yes' if layer.learns else 'no'}: {layer.reason}")
-    return _lines(table)
-
-
-def _table(title: str | None) -> Table:
-    return Table(
-        title=title,
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-
-
-def _lines(table: Table) -> list[str]:
-    """A table as plain text, wherever it is shown, in a notebook too."""
-    text = io.StringIO()
-    Console(file=text, width=200, force_terminal=False, force_jupyter=False).print(table)
-    return [line.rstrip() for line in text.getvalue().splitlines() if line.rstrip()]
+    def _repr_html_(self) -> str:
+        return "".join(table.html() for table in self._tables)
 
 
 def _estimate(one: KernelChoice) -> list[str]:

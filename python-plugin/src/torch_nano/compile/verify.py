@@ -19,6 +19,7 @@ from ..device.client import Device
 from ..device.transport.qemu import QemuBoard
 from ..ir.lifetimes import all_numbers
 from ..progress import progress_of
+from ..tables import paragraph
 from .image import made_of
 
 
@@ -34,7 +35,7 @@ class LayerDifference:
     differing_bytes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class VerifyReport:
     """The result of comparing nano-core on this machine with a target; true if no byte differs.
 
@@ -61,6 +62,11 @@ class VerifyReport:
             return text
         where = f"{first.operator} of module {first.module_path!r} (value {first.value})"
         return f"{text}; first in {where}: {first.differing_bytes:,} bytes"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return paragraph(str(self))
 
 
 def verify_host(model: _native.Model, graph: QuantizedGraph, inputs: Sequence[Tensor]) -> VerifyReport:

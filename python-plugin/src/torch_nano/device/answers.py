@@ -10,10 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import integer, probability, the_only
+from ..tables import Table
 from .graph_values import GraphValue
 
 #: A confidence of 1 in the device's units.
 _CERTAIN = 1 << 15
+#: Numbers of an array that are printed.
+_SHOWN = 12
 
 
 class _Answer:
@@ -115,7 +118,7 @@ class DeviceSettings:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """A device's prediction for one input."""
 
@@ -153,6 +156,45 @@ class Prediction:
             InputError: the model has several.
         """
         return the_only("output", self.outputs)
+
+    @property
+    def table(self) -> Table:
+        """What is predicted, and the scores of the classes, as printed."""
+        if self.value is not None:
+            headline = f"value {self.value:.6g}"
+        elif self.right is not None:
+            headline = f"right: {', '.join(map(str, self.right)) or 'none'}"
+        else:
+            headline = f"class {self.label}" + (f", {self.name}" if self.name else "")
+            headline += "" if self.known else " (rejected)"
+        if self.confidence is not None and self.margin is not None:
+            headline += f": {self.confidence:.1%} sure, {self.margin:.1%} ahead of the second"
+        if self.ticks:
+            headline += f"; {self.ticks:,} ticks"
+        table = Table(("output", "integers"), headline)
+        for name, array in self.outputs.items():
+            table.add(name, _shortened(array))
+        if self.logits.size:
+            table.add("logits", _shortened(self.logits))
+        return table
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.table.html()
+
+
+def _shortened(array: NDArray[Any]) -> str:
+    """The first numbers of an array.
+
+    >>> _shortened(np.arange(20))
+    '0 1 2 3 4 5 6 7 8 9 10 11 ... (20)'
+    """
+    numbers = " ".join(map(str, array[:_SHOWN].tolist()))
+    return f"{numbers} ... ({array.size})" if array.size > _SHOWN else numbers
 
 
 def probability_of(answer: Mapping[str, Any], name: str) -> float | None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from .. import _native
 from ..arguments import text
 from ..errors import DeviceError, HeadError, InputError
+from ..evaluation.evaluation import Evaluation
 from ..heads import Head, head_of
-from . import fitting, updating
+from . import evaluating, fitting, updating
 from .answers import DeviceInfo, DeviceSettings, Prediction, probability_of
 from .bars import Bars
 from .conversation import Conversation, Observer
@@ -91,8 +92,9 @@ class Device(Conversation):
         Raises:
             InputError: wrong inputs, shape or dtype.
         """
-        sent = self._bytes(input)
+        return self._predict(self._bytes(input))
 
+    def _predict(self, sent: bytes) -> Prediction:
         def run() -> tuple[dict[str, Any], bytes, bytes]:
             answer = self._run("predict", "prediction", sent)
             output = self._whole("output", answer["output"], self.info.output_length)
@@ -114,6 +116,30 @@ class Device(Conversation):
             value=float(logits[0]) * answer["logit_scale"] if target == "value" else None,
             right=tuple(np.flatnonzero(logits > 0).tolist()) if target == "labels" else None,
         )
+
+    def evaluate(
+        self, data: Input | Samples, labels: Any = None, *, progress: bool | None = None
+    ) -> Evaluation:
+        """Predicts labelled data on the device: accuracy, classes, confusion matrix, worst samples, and how
+        many samples it takes for none of a known class. Prints as tables.
+
+        Args:
+            data, labels: as for :meth:`fit`.
+            progress: whether to show a bar; None: the device's setting.
+
+        Raises:
+            InputError: wrong shapes or dtypes, or no sample.
+            LabelError: there is no such class, or the head learns from other labels.
+
+        >>> import torch, torch_nano as tn
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+        >>> nano = tn.to_nano(model, x, calibrate=x)
+        >>> with tn.Device("sim", nano=nano) as device:
+        ...     device.evaluate(x, y).accuracy == nano.evaluate((x, y)).accuracy
+        True
+        """
+        return evaluating.evaluate(self, data, labels, self._progress if progress is None else Bars(progress))
 
     @whole
     def features(self, input: Input) -> NDArray[Any]:

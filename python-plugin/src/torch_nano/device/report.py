@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from ..tables import paragraph
 from .answers import probability_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Report:
     """What a device that senses by itself did.
 
@@ -46,3 +47,8 @@ class Report:
                 details[name] = None if probability is None else round(probability, 3)
         told = ", ".join(f"{name} {value}" for name, value in details.items())
         return f"{self.samples}: {self.event}{f' ({told})' if told else ''}"
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return paragraph(str(self))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .. import _native
 from ..chips import Chip, chip
+from ..tables import preformatted
 from .program import LINKED_FOR, program_sizes
 from .variant import Variant
 
@@ -157,6 +158,9 @@ class ChipFit:
         return "\n".join([*lines, *(f"- {line}" for line in self.advice)])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
 def chip_fit(

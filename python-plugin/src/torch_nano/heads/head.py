@@ -12,12 +12,16 @@ from torch import Tensor, nn
 
 from .. import _native
 from ..arguments import TensorOrArray, as_tensors, check_tensor, class_index, shown, whole_number
-from ..errors import HeadError, LabelError
+from ..data.forms import Data, batches, indices_of, inputs_and_labels, is_one_batch
+from ..errors import HeadError, InputError, LabelError
+from ..evaluation.evaluation import Evaluation, Predictions, names_of_classes
 
 Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
 #: Classes as indices or names, or other targets of a head.
 Labels = TensorOrArray | Sequence[int | str]
+#: Samples of a dataset that are evaluated at a time.
+_BATCH = 256
 
 
 def checked_image(image: object) -> _native.Model:
@@ -159,6 +163,43 @@ class Head(nn.Module):
         """
         # numpy's argmax, unlike torch's, guarantees the first of equal ones.
         return torch.from_numpy(self.logits(features).cpu().numpy().argmax(1)).to(features.device)
+
+    def evaluate(self, data: Data, labels: Labels | None = None) -> Evaluation:
+        """Predicts labelled features: accuracy, classes, confusion matrix, worst samples. Prints as tables.
+
+        Args:
+            data, labels: features int8 [N, features] with labels [N]; or, with `labels` left out, the pair of
+                both, or several such pairs, such as a DataLoader's.
+
+        Raises:
+            InputError: no samples, or no labels, or labels that are no classes.
+            HeadError: wrong shape or dtype of the features; or a head of several right classes.
+
+        >>> import torch, torch_nano as tn
+        >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+        >>> nano = tn.to_nano(model, x, calibrate=x, head=tn.heads.LDA())
+        >>> features = nano.features_int8(x)
+        >>> nano.head.fit(features, y)
+        >>> nano.head.evaluate(features, y).accuracy == nano.evaluate((x, y)).accuracy
+        True
+        """
+        if self.target != "class":
+            raise HeadError(
+                f"evaluate takes heads of one right class; this one learns from {self.target!r} (its loss)"
+            )
+        names, made = self._model.labels, Predictions()
+        pairs = as_tensors(data if labels is None else (data, labels))
+        one = is_one_batch(pairs, 1, (self.features,))
+        for part in batches(pairs, "evaluation", _BATCH, one):
+            (features,), given = inputs_and_labels(["features"], as_tensors(part), "evaluation")
+            if given is None:
+                raise InputError("the evaluation data has no labels; expected (features, labels)")
+            truth = indices_of(given, names, self.classes, "the evaluation data")
+            made.add(self.logits(features), truth)
+        if not made.samples:
+            raise InputError("the evaluation data is empty; expected at least one sample")
+        return made.evaluation(repr(self), names_of_classes(names, self.classes))
 
     @property
     def target(self) -> str:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
+from ..drawing import axes_to_draw_in
 from ..errors import FileFormatError, InputError
 from ..files.reading import fields_of
+from ..tables import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: The columns that early stopping and schedulers can monitor.
 METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")
@@ -53,10 +53,10 @@ class History(Sequence[EpochRecord]):
     >>> history["val_loss"], history[-1].loss, history.best_epoch, history.stopped
     ([0.9, 1.0], 0.5, 0, '')
     >>> print(history)
-      epoch     loss   val_loss   seconds   learning rate
-     ─────────────────────────────────────────────────────
-        0 *   0.7000     0.9000       1.5             0.1
-        1     0.5000     1.0000       1.4             0.1
+    epoch    loss  val_loss  seconds  learning rate
+    ───────────────────────────────────────────────
+      0 *  0.7000    0.9000      1.5            0.1
+      1    0.5000    1.0000      1.4            0.1
     """
 
     #: Why the training ended before the last epoch; "" if it did not.
@@ -150,25 +150,67 @@ class History(Sequence[EpochRecord]):
         end = f", stopped: {self.stopped}" if self.stopped else ""
         return f"History(epochs={len(self)}, best_epoch={self.best_epoch}{end})"
 
-    def __str__(self) -> str:
+    @property
+    def table(self) -> Table:
+        """The table that is printed."""
         shown = [name for name in METRICS if any(value is not None for value in self[name])]
         groups = list(dict.fromkeys(name for record in self for name in record.learning_rates))
         rates = [f"learning rate {name}" for name in groups] if len(groups) > 1 else ["learning rate"]
-        caption = f"stopped: {self.stopped}" if self.stopped else None
-        table = Table(box=box.SIMPLE_HEAD, caption=caption, caption_justify="left")
-        for header in ("epoch", *shown, "seconds", *rates):
-            table.add_column(header, justify="right", no_wrap=True)
+        headers = ("epoch", *shown, "seconds", *rates)
+        notes = [f"stopped: {self.stopped}"] if self.stopped else []
+        table = Table(headers, numbers=range(len(headers)), notes=notes)
         best = self.best_epoch
         for record in self:
             metrics = (format_metric(name, getattr(record, name)) for name in shown)
             mark = "*" if record.epoch == best else " "
             own = (record.learning_rates.get(name) for name in groups)
             learning_rates = ("" if rate is None else f"{rate:.3g}" for rate in own)
-            table.add_row(f"{record.epoch} {mark}", *metrics, f"{record.seconds:.1f}", *learning_rates)
-        text = io.StringIO()
-        # Wide enough for any table; plain text everywhere, in notebooks too.
-        Console(file=text, width=10_000, force_terminal=False, force_jupyter=False).print(table)
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines() if line.strip())
+            table.add(f"{record.epoch} {mark}", *metrics, f"{record.seconds:.1f}", *learning_rates)
+        return table
+
+    def __str__(self) -> str:
+        return str(self.table)
+
+    def _repr_html_(self) -> str:
+        return self.table.html()
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draws the losses of training and validation, and marks the best epoch; if accuracies were counted,
+        they have an axis of their own on the right.
+
+        Args:
+            ax: where to draw; a new figure if None.
+
+        Raises:
+            MissingPackageError: matplotlib is not installed.
+        """
+        ax = axes_to_draw_in(ax)
+        epochs = self["epoch"]
+        right = None
+        if any(value is not None for name in METRICS[1::2] for value in self[name]):
+            right = ax.twinx()
+            right.set(ylabel="accuracy (%)")
+        for name, color in zip(METRICS, ("C0", "C0", "C1", "C1"), strict=True):
+            values = self[name]
+            if all(value is None for value in values):
+                continue
+            higher = is_higher_better(name)
+            target = right if higher and right is not None else ax
+            numbers = [
+                float("nan") if value is None else 100 * value if higher else value for value in values
+            ]
+            style = "--" if higher else "-"
+            target.plot(epochs, numbers, style, color=color, marker=".", label=name)
+        if len(self):
+            ax.axvline(epochs[self.best_epoch], color="gray", alpha=0.4, label=f"best {self.monitor}")
+        ax.set(
+            xlabel="epoch", ylabel="loss", title=f"stopped: {self.stopped}" if self.stopped else "training"
+        )
+        parts = [axes.get_legend_handles_labels() for axes in (ax, right) if axes is not None]
+        ax.legend(
+            [one for handles, _ in parts for one in handles], [one for _, names in parts for one in names]
+        )
+        return ax
 
 
 def format_metric(name: str, value: float | None) -> str:

@@ -1,0 +1,1 @@
+"""Predictions on labelled data: accuracy, classes, confusion matrix, worst samples."""
