@@ -142,3 +142,21 @@ def test_a_chip_that_is_too_small_is_an_exit_status(folder: Path) -> None:
     run("convert", f"{folder}/net.py:large", "-c", folder / "train.npz", "-o", made)
     told = run("fits", made, "esp32c3", status=1)
     assert told.startswith("Sequential does not fit an ESP32-C3") and "flash" in told
+
+
+def test_evaluate_reads_labels_by_name_or_index(folder: Path) -> None:
+    nano, made = tn.load(folder / "net.nanomodel"), folder / "net.nanomodel"
+    source = f"{folder}/net.py:make_model"
+    found = json.loads(run("evaluate", made, folder / "train.npz", "--float", source, "--json"))
+    train = np.load(folder / "train.npz")
+    predicted = nano(train["x"]).argmax(1).numpy()
+    assert found["samples"] == 64 and found["accuracy"] == (predicted == train["y"]).mean()
+    assert found["float_accuracy"] is not None and np.sum(found["confusion"]) == 64
+    rows = ["a,label", *(f"{','.join(['0.5'] * 120)},{label % 3}" for label in range(5))]
+    rows[0] = ",".join([*(f"c{index}" for index in range(120)), "label"])
+    (folder / "rows.csv").write_text("\n".join(rows))
+    told = run("evaluate", made, folder / "rows.csv")
+    assert "5 samples, accuracy" in told and "confusion matrix" in told
+    assert "net.py:data" not in run("evaluate", made, f"{folder}/net.py:data")
+    (folder / "rows.csv").write_text("\n".join([rows[0], rows[1][:-1] + "walk"]))
+    assert "line 2: no class is called 'walk'" in run("evaluate", made, folder / "rows.csv", status=1)

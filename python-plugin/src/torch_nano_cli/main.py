@@ -11,6 +11,7 @@ from .device_commands import device_app
 from .groups import Commands
 from .model_commands import add_model_commands
 from .ports import add_ports
+from .report_commands import add_report_commands
 from .sensor_commands import add_sensor_commands
 
 _ABOUT = """PyTorch models as exact int8 programs for microcontrollers, with a head that learns there.
@@ -45,6 +46,7 @@ def about(
 
 
 add_model_commands(app)
+add_report_commands(app)
 add_ports(app)
 add_sensor_commands(device_app)
 app.add_typer(device_app, name="device", rich_help_panel="Devices")

@@ -458,12 +458,16 @@ class NanoModule(ConvertedModel):
         """
         batches = Batches(self._graph.graph, data, "evaluation", 1 if model is None else 2, self.labels)
         return evaluate(
-            self.name, batches, self.labels, self._classes, self._scores, model, list(self._input_shapes)
+            self.name, batches, self.labels, self.classes, self._scores, model, list(self._input_shapes)
         )
 
     @property
-    def _classes(self) -> int:
-        """The number of classes that it tells apart."""
+    def classes(self) -> int:
+        """The number of classes that it tells apart: those of the head, or of the only output.
+
+        Raises:
+            InputError: it has several outputs, or its head learns something else than one right class.
+        """
         if self.head is not None:
             if self.head.target != "class":
                 raise InputError(

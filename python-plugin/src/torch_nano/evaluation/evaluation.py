@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -160,6 +160,21 @@ class Evaluation:
             )
             for index in order
         )
+
+    def to_dict(self, worst: int = _WORST) -> dict[str, Any]:
+        """The figures as plain Python values, as JSON can hold."""
+        return {
+            "name": self.name,
+            "samples": self.samples,
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "float_accuracy": self.float_accuracy,
+            "agreement": self.agreement,
+            "rejected": self.rejected,
+            "classes": [asdict(each) for each in self.classes],
+            "confusion": self.confusion.tolist(),
+            "worst": [asdict(each) for each in self.worst(worst)],
+        }
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draws the confusion matrix: each row's shares as colours, and the numbers of samples.
