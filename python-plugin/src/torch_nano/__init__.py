@@ -28,7 +28,7 @@ from torch import nn as _nn
 from . import chips, device, errors, functional, heads, ops, qat, results, training, transfer, zoo
 from ._native import __version__
 from .compile.nano_module import NanoModule, load
-from .compile.nano_module_functions import compare, evaluate, export, save, summary, verify
+from .compile.nano_module_functions import compare, export, save, summary, verify
 from .compile.to_nano import to_nano
 from .device import Device
 from .errors import TorchNanoError, TorchNanoWarning
@@ -48,7 +48,6 @@ __all__ = [
     "compare",
     "device",
     "errors",
-    "evaluate",
     "export",
     "fit",
     "freeze",

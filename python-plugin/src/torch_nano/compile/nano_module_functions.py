@@ -31,6 +31,5 @@ def _function(
 verify = _function(NanoModule.verify)
 summary = _function(NanoModule.summary)
 compare = _function(NanoModule.compare)
-evaluate = _function(NanoModule.evaluate)
 export = _function(NanoModule.export)
 save = _function(NanoModule.save)
