@@ -115,7 +115,7 @@ package: setup
 bench-device *arguments: setup
     {{ python }} tests/bench/bench_device.py {{ arguments }}
 
-# Compare the time of a training step through the device's arithmetic with torch's fake quantization
+# Compare what inference, training steps and conversions cost here with LiteRT and torch (arguments: --help)
 bench-host *arguments: setup
     {{ python }} tests/bench/bench_host.py {{ arguments }}
 

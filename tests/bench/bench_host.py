@@ -3,7 +3,7 @@
 A call of a model with one sample, over what its kernels take, and properties of a large model, in proportion
 to checking its image, which happens once.
 
-Conversions, in host_convert.py.
+Conversions, in host_convert.py, and inference against LiteRT and torch's float, in host_inference.py.
 
 One training step against torch's fake quantization: both do forward, backward and SGD on the same graph,
 batch norms folded, ranges frozen, in turns, in time of the processor on one thread. (The other's batch norms
@@ -44,6 +44,7 @@ sys.path[:0] = [str(ROOT / "python-plugin/examples"), str(ROOT / "tests")]
 
 from host_calls import call_costs, property_costs  # noqa: E402
 from host_convert import convert_costs, one_thread  # noqa: E402
+from host_inference import inference_costs  # noqa: E402
 from mlperf_tiny import ARCHITECTURES  # noqa: E402
 
 REPORT = ROOT / "build/bench/host.json"
@@ -166,6 +167,8 @@ def main() -> int:
     torch.manual_seed(0)
     report, exceeded = calls()
     report["convert"], beyond = convert_costs(arguments.conversions)
+    exceeded += beyond
+    report["inference"], beyond = inference_costs(rounds // 2)
     exceeded += beyond
     ratios, slow = training_steps(rounds)
     report["qat_step_vs_fake_quant"] = ratios
