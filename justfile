@@ -51,6 +51,7 @@ _lint-python: setup
     {{ python }} -m ruff check .
     {{ python }} -m ruff format --check .
     {{ python }} -m mypy --strict python-plugin/src python-plugin/examples tools tests/bench fuzz/python
+    {{ python }} -m mypy --strict docs/extensions
     # In a run of its own, as tools/setup.py has the same module name.
     {{ python }} -m mypy --strict python-plugin/setup.py
     {{ python }} -m mypy.stubtest torch_nano._native --concise --mypy-config-file tools/stubtest.ini
@@ -110,6 +111,19 @@ check-xtensa:
 # Build the source distribution and the wheel into build/package, and try them and the crate in fresh environments
 package: setup
     {{ python }} -m pytest tests/package/checks.py
+
+# Build the documentation into build/docs/html, with its notebooks executed; warnings and broken links are errors
+docs: setup
+    rm -rf build/docs/html build/docs/rust/doc
+    RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --all-features --package nano-core --target-dir build/docs/rust
+    cd esp32-app && RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --no-deps --package torch-nano-device --target-dir ../build/docs/rust
+    {{ python }} -m sphinx -q -E -W --keep-going -b html docs build/docs/html
+    cp -r build/docs/rust/doc build/docs/html/rust
+    {{ python }} tools/check_links.py build/docs/html
+
+# Check the documentation's links to other sites, which needs the internet
+docs-links: setup
+    {{ python }} -m sphinx -q -D nb_execution_mode=off -b linkcheck docs build/docs/links
 
 # Count instructions on the emulated device and compare them with the baseline (arguments: --help)
 bench-device *arguments: setup

@@ -42,7 +42,8 @@ def test_a_workflow_has_few_rights_and_ends(workflow: Path) -> None:
 
 
 def test_pushes_are_tested_as_everywhere() -> None:
-    assert [step["run"] for step in steps(ROOT / ".github/workflows/ci.yml") if "run" in step] == [".ci/run"]
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda file: file.name)

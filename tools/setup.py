@@ -189,7 +189,7 @@ def install_python_packages() -> None:
     build_system = read_toml(PLUGIN / "pyproject.toml")["build-system"]
     # Installed here, so that rebuilding the extension needs no network and no build environment.
     pip("install", *build_system["requires"])
-    pip("install", "--no-build-isolation", "--editable", f"{PLUGIN}[dev]")
+    pip("install", "--no-build-isolation", "--editable", f"{PLUGIN}[dev,docs]")
     # Only for its recordings; its own requirements are outdated.
     pip("install", "--no-deps", "seglearn==1.2.5")
 

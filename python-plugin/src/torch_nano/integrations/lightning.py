@@ -8,6 +8,8 @@ from ..errors import InputError
 from ..qat.qat_module import QatModule
 from ..qat.stages import fold_batch_norm, freeze_ranges
 
+__all__ = ["QatSchedule"]
+
 
 class QatSchedule(Callback):
     """Folds the batch norms and freezes the ranges of every :class:`torch_nano.qat.QatModule` of a model.
