@@ -60,6 +60,13 @@ def test_the_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (tmp_path / "exported/model.nano").is_file()
 
 
+def test_the_code_of_how_to_pages_runs() -> None:
+    run = [text for page in sorted((DOCS / "how-to").glob("*.md")) for text in code(page)]
+    assert run
+    for text in run:
+        exec(compile(text, "how-to", "exec"), {"__name__": "page"})
+
+
 def test_every_public_module_has_a_page() -> None:
     modules = [getattr(tn, name) for name in tn.__all__]
     named = {module.__name__ for module in modules if isinstance(module, ModuleType)}
