@@ -37,7 +37,10 @@ autodoc_default_options = {
     "members": True,
     "show-inheritance": True,
     # Of torch's modules, and of Python's own classes, their documentation is elsewhere.
-    "inherited-members": "Module, Dataset, Exception, BaseException, object, tuple, str, int, Enum, Protocol",
+    "inherited-members": (
+        "Module, Dataset, BaseEstimator, ClassifierMixin, Callback, Exception, BaseException, object, tuple, "
+        "str, int, Enum, Protocol"
+    ),
 }
 
 myst_enable_extensions = ["colon_fence", "dollarmath"]
