@@ -49,6 +49,7 @@ class Description:
             "optimize": "speed",
             "budget": (None, None),
             "flash_timing": None,
+            "code": [],
         }
 
     @staticmethod

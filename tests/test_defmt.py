@@ -20,6 +20,7 @@ HOST_OR_FUNCTIONS = {
     "Cost",
     "Descent",
     "FlashTiming",
+    "CodeSize",
     "HeadDescription",
     "InputDescription",
     "KernelEstimate",

@@ -6,9 +6,11 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import nn
+from torch_nano.compile.optimization import Goal
+from torch_nano.fits.program import program_sizes
 
 
-def _net() -> nn.Module:
+def _net() -> nn.Sequential:
     """Its first convolution is fastest with transformed weights, of 8 bytes per weight."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 4, 1)).eval()
@@ -39,16 +41,45 @@ def test_the_smallest_image_has_the_same_outputs_as_the_fastest() -> None:
     assert estimated[0] < estimated[1]
 
 
-def test_a_budget_is_kept() -> None:
-    fast, small = _nano(), _nano(optimize="flash")
-    between = _nano(budget={"flash": fast.flash_bytes - 1})
-    assert small.flash_bytes <= between.flash_bytes < fast.flash_bytes
+@pytest.mark.parametrize("goal", ["speed", "flash", "ram"])
+def test_each_goal_keeps_a_budget_or_says_what_it_needs(goal: Goal) -> None:
+    free = _nano(optimize=goal)
+    smallest, least = _nano(optimize="flash"), _nano(optimize="ram")
+    for flash in {smallest.flash_bytes, (smallest.flash_bytes + free.flash_bytes) // 2, free.flash_bytes - 1}:
+        if flash >= smallest.flash_bytes:
+            assert _nano(optimize=goal, budget={"flash": flash}).flash_bytes <= flash
+    for ram in {least.arena_bytes, (least.arena_bytes + free.arena_bytes) // 2, free.arena_bytes - 1}:
+        if ram >= least.arena_bytes:
+            assert _nano(optimize=goal, budget={"ram": ram}).arena_bytes <= ram
     with pytest.raises(
         tn.errors.TooLargeError, match=r"budget\['flash'\] is 100 B, and the image .* needs [\d,]+"
     ):
-        _nano(budget={"flash": 100})
+        _nano(optimize=goal, budget={"flash": 100})
     with pytest.raises(tn.errors.TooLargeError, match=r"budget\['ram'\] is 10 B, and the arena"):
-        _nano(budget={"ram": 10})
+        _nano(optimize=goal, budget={"ram": 10})
+
+
+def test_a_budget_is_used() -> None:
+    fast, small = _nano(), _nano(optimize="flash")
+    between = _nano(budget={"flash": fast.flash_bytes - 1})
+    assert small.flash_bytes <= between.flash_bytes < fast.flash_bytes
+
+
+def test_a_kernel_that_saves_little_time_is_not_linked() -> None:
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(16, 64, 3, stride=2), nn.ReLU(), nn.Conv2d(64, 64, 3), nn.ReLU()]
+    net = nn.Sequential(*_net()[:2], *convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    summary = tn.to_nano(net.eval(), X[:2], calibrate=X[:16], head=None).summary(kernels=True)
+    assert summary.kernels is not None
+    costs = {one.kernel: one.cycles for one in summary.kernels[-1]}
+    assert costs["fully_connected_pairs"] < costs["fully_connected"]
+    (chosen,) = (one.kernel for one in summary.kernels[-1] if one.chosen)
+    kernels = {layer.kernel for layer in summary.layers} - {chosen}
+    pairs, rows = (
+        program_sizes(kernels | {kernel}, None).code
+        for kernel in ("fully_connected_pairs", "fully_connected")
+    )
+    assert pairs > rows and chosen == "fully_connected"
 
 
 @pytest.mark.parametrize(

@@ -38,8 +38,8 @@ mod writer;
 pub use crate::train::{RejectionDescription, StartDescription, TrainedLayer, TrainedOperation, description::*};
 #[cfg(feature = "alloc")]
 pub use description::{
-    Budget, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize, OutputDescription, Tensor,
-    ValueDescription, WriteError,
+    Budget, CodeSize, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize, OutputDescription,
+    Tensor, ValueDescription, WriteError,
 };
 pub(crate) use lifetimes::{CheckOverlay, check as check_lifetimes, check_overlay};
 pub use metadata::{LONGEST_NAME, is_label, is_name};

@@ -1,6 +1,6 @@
 //! The choice of kernels: by cycles, constants or arena, and within a budget.
 
-use nano_core::image::{Budget, Cost, FlashTiming, Image, Optimize, estimate, write_with};
+use nano_core::image::{Budget, CodeSize, Cost, FlashTiming, Image, Optimize, estimate, write_with};
 use nano_core::{Kernel, Model, ops};
 
 use crate::builder::{Aligned, Builder, Window};
@@ -130,4 +130,37 @@ fn all_goals_give_the_same_bytes() {
         });
         assert!(outputs[0] == outputs[1] && outputs[0] == outputs[2], "seed {seed}");
     }
+}
+
+/// A byte of code must save 4 cycles; where the image is made small, more.
+#[test]
+fn code_that_saves_little_time_is_not_linked() {
+    const SLOWER: Kernel = variant!(1, "slower", 100_000, 0, 0);
+    const LITTLE: Kernel = variant!(900, "little", 99_000, 0, 0);
+    const MUCH: Kernel = variant!(901, "much", 95_000, 0, 0);
+    let chosen = |optimize, kernels: &[Kernel], budget| {
+        let mut net = net();
+        (net.model.optimize, net.model.budget) = (optimize, budget);
+        let both = kernels.iter().map(|kernel| kernel.name.into()).collect();
+        let of_faster = vec![kernels[1].name.into()];
+        net.model.code = vec![CodeSize { bytes: 5000, kernels: both }, CodeSize { bytes: 2000, kernels: of_faster }];
+        let image = Aligned::new(&write_with(&net.model, kernels).unwrap());
+        let names = Image::new(image.bytes()).unwrap().nodes().map(|node| node.kernel(kernels).unwrap().name);
+        names.collect::<Vec<_>>()
+    };
+    let any = Budget::default();
+    // Of three layers it saves 3,000 cycles or 15,000, for 8,000.
+    assert_eq!(chosen(Optimize::Speed, &[SLOWER, LITTLE], any), ["slower"; 3]);
+    assert_eq!(chosen(Optimize::Speed, &[SLOWER, MUCH], any), ["much"; 3]);
+    assert_eq!(chosen(Optimize::Ram, &[SLOWER, LITTLE], any), ["little"; 3]);
+    // A KiB for 2 % of 285,000 cycles: 10,937.
+    assert_eq!(chosen(Optimize::Flash, &[SLOWER, MUCH], any), ["much"; 3]);
+    const FAST: Kernel = variant!(902, "fast", 90_000, 0, 0);
+    assert_eq!(chosen(Optimize::Flash, &[FAST, MUCH], any), ["fast"; 3]);
+    // A smaller kernel that breaks the budget is not taken.
+    const LARGE: Kernel = variant!(1, "large", 100_000, 0, 4000);
+    let of_little = chosen(Optimize::Speed, &[LARGE, LITTLE], any);
+    assert_eq!(of_little, ["large"; 3]);
+    let tight = Budget { flash: usize::MAX, arena: 4000 };
+    assert_eq!(chosen(Optimize::Speed, &[LARGE, LITTLE], tight), ["little"; 3]);
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nano_core::image::{
-    Budget, ChannelScale, Dtype, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize,
+    Budget, ChannelScale, CodeSize, Dtype, FlashTiming, InputDescription, LayerDescription, ModelDescription, Optimize,
     OutputDescription, Tensor, ValueDescription,
 };
 use numpy::{PyReadonlyArrayDyn, PyUntypedArray, PyUntypedArrayMethods};
@@ -14,7 +14,7 @@ use crate::head_description;
 
 /// Converts the description of a model.
 pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription> {
-    let Model { name, labels, inputs, layers, outputs, head, weights_in_ram, optimize, budget, flash_timing } =
+    let Model { name, labels, inputs, layers, outputs, head, weights_in_ram, optimize, budget, flash_timing, code } =
         description.extract()?;
     Ok(ModelDescription {
         name,
@@ -36,6 +36,7 @@ pub(crate) fn read(description: &Bound<'_, PyAny>) -> PyResult<ModelDescription>
             let (cache, line, ways, cycles_to_first_word, cycles_per_line) = timing;
             FlashTiming { cache, line, ways, cycles_to_first_word, cycles_per_line }
         }),
+        code: code.into_iter().map(|(bytes, kernels)| CodeSize { bytes, kernels }).collect(),
     })
 }
 
@@ -54,6 +55,8 @@ struct Model<'py> {
     budget: (Option<usize>, Option<usize>),
     /// The fields of [`FlashTiming`] in their order.
     flash_timing: Option<(usize, usize, usize, u32, u32)>,
+    /// The fields of [`CodeSize`] in their order.
+    code: Vec<(usize, Vec<String>)>,
 }
 
 #[derive(FromPyObject)]

@@ -3,13 +3,14 @@
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 
+use super::code;
 use super::cost::Cost;
 use super::flash::CodeUse;
 use super::layer::Packed;
 use super::memory::{self, Packings};
 use super::prepared::Prepared;
 use crate::Kernel;
-use crate::image::{FlashTiming, ModelDescription, Optimize, Value, WriteError};
+use crate::image::{CodeSize, FlashTiming, ModelDescription, Optimize, Value, WriteError};
 use crate::operator::Alias;
 
 /// A kernel that can compute a layer, with what it takes.
@@ -45,6 +46,7 @@ impl<'k> Choice<'k> {
         model: &ModelDescription,
         values: &[Value],
         layers: &[Prepared<'k>],
+        code: &[CodeSize],
         packings: &mut Packings,
     ) -> Result<Self, WriteError> {
         let mut packed = Vec::with_capacity(layers.len());
@@ -64,12 +66,14 @@ impl<'k> Choice<'k> {
             let found =
                 of_layer.into_iter().map(|(kernel, cost, packed)| Candidate::new(kernel, cost, &packed, timing));
             let mut found: Vec<Candidate<'k>> = found.collect();
-            if model.optimize == Optimize::Flash {
-                let smallest = found.iter().map(|candidate| candidate.flash).min().unwrap_or(0);
-                found.retain(|candidate| candidate.flash <= smallest + smallest / 100);
+            if model.optimize == Optimize::Flash && code.is_empty() {
+                code::keep_smallest(&mut found);
             }
             found.sort_by_key(|candidate| (candidate.cycles, candidate.flash, candidate.scratch));
             candidates.push(found);
+        }
+        if !code.is_empty() {
+            code::keep_worthwhile(&mut candidates, code, model.optimize);
         }
         let chosen = alloc::vec![0; layers.len()];
         Ok(Choice { candidates, timing, chosen })

@@ -58,7 +58,7 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
     layers.iter_mut().flat_map(|layer| &mut layer.inputs).for_each(|id| *id = ids[*id]);
     let mut outputs = model.outputs.clone();
     outputs.iter_mut().for_each(|output| output.id = ids[output.id]);
-    let ModelDescription { name, labels, inputs, head, rejection, .. } = model;
+    let ModelDescription { name, labels, inputs, head, rejection, code, .. } = model;
     let (name, labels, inputs) = (name.clone(), labels.clone(), inputs.clone());
     let (head, rejection) = (head.clone(), rejection.clone());
     let &ModelDescription { weights_in_ram, optimize, budget, flash_timing, .. } = model;
@@ -74,6 +74,7 @@ pub(super) fn fuse(model: &ModelDescription, kernels: &[Kernel]) -> Option<Model
         optimize,
         budget,
         flash_timing,
+        code: code.clone(),
     })
 }
 

@@ -1,6 +1,7 @@
 //! The image writer: chooses a kernel for every layer, packs the layer's constants, plans the arena, and lays out the sections.
 
 mod choice;
+mod code;
 mod cost;
 mod estimate;
 mod flash;
@@ -20,8 +21,8 @@ use zerocopy::IntoBytes;
 
 use super::checksum::checksum_of;
 use super::{
-    CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, FlashTiming, Header, MAGIC, ModelDescription, NodeHeader, Optimize,
-    Section, VERSION, Value, WriteError, metadata,
+    Budget, CHECKED_FROM, CONSTANT_ALIGNMENT, ChannelScale, CodeSize, FlashTiming, Header, MAGIC, ModelDescription,
+    NodeHeader, Optimize, Section, VERSION, Value, WriteError, metadata,
 };
 use crate::{Kernel, ops};
 use choice::Choice;
@@ -45,8 +46,20 @@ struct Plan<'k> {
 }
 
 impl<'k> Plan<'k> {
-    /// Chooses the kernels and places the values.
+    /// Chooses the kernels and places the values. Their code counts, unless the model then exceeds its budget.
     fn new(model: &'k ModelDescription, kernels: &'k [Kernel]) -> Result<Self, WriteError> {
+        if model.code.is_empty() || model.optimize == Optimize::Ram {
+            return Plan::with(model, kernels, &[]);
+        }
+        let plan = Plan::with(model, kernels, &model.code)?;
+        let Budget { flash, arena } = model.budget;
+        let is_within = plan.memory.length as usize <= arena
+            && (flash == usize::MAX || write_plan(model, &plan, Head::pack(model)?)?.len() <= flash);
+        if is_within { Ok(plan) } else { Plan::with(model, kernels, &[]) }
+    }
+
+    /// [`Plan::new`] with these sizes of code.
+    fn with(model: &'k ModelDescription, kernels: &'k [Kernel], code: &[CodeSize]) -> Result<Self, WriteError> {
         let mut values: Vec<Value> = model.values().map(Value::unplaced).collect();
         values.iter().try_for_each(Value::check)?;
         let mut layers = Vec::with_capacity(model.layers.len());
@@ -57,7 +70,7 @@ impl<'k> Plan<'k> {
             next = end;
         }
         let mut packings = memory::Packings::default();
-        let mut choice = Choice::new(model, &values, &layers, &mut packings)?;
+        let mut choice = Choice::new(model, &values, &layers, code, &mut packings)?;
         let mut arena = model.budget.arena;
         let unplaced = values.clone();
         let mut place = |choice: &Choice<'k>, layers: &mut Vec<Prepared<'k>>, values: &mut Vec<Value>| {
@@ -183,6 +196,7 @@ fn cycles(memory: &memory::Plan<'_>, timing: FlashTiming) -> u64 {
 ///     optimize: Default::default(),
 ///     budget: Default::default(),
 ///     flash_timing: Default::default(),
+///     code: vec![],
 /// })?;
 /// # let mut aligned = vec![0u32; bytes.len().div_ceil(4)];
 /// # aligned.iter_mut().zip(bytes.chunks(4)).for_each(|(w, b)| *w = b.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)));

@@ -97,6 +97,7 @@ impl Builder {
             optimize: Optimize::Ram,
             budget: Default::default(),
             flash_timing: Default::default(),
+            code: Vec::new(),
         };
         Builder { model, weight_scale: 0.004, kernels: portable(), random: fastrand::Rng::with_seed(seed) }
     }

@@ -10,6 +10,7 @@ from ..arguments import one_of, shown, whole_number
 from ..chips import Chip, chips
 from ..chips import chip as chip_named
 from ..errors import InputError, TorchNanoError
+from ..fits.program import linked_code
 
 #: What is made small: cycles, the image, or the arena.
 Goal = Literal["speed", "flash", "ram"]
@@ -40,6 +41,7 @@ class Optimization:
             "optimize": self.optimize,
             "budget": (self.flash, self.ram),
             "flash_timing": _flash_timing(chip_named(self.chip)),
+            "code": linked_code(),
         }
 
     @property

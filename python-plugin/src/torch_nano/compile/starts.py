@@ -141,5 +141,6 @@ def _image(head: dict[str, Any], features: int, quantization: Quantization) -> b
             "optimize": "speed",
             "budget": (None, None),
             "flash_timing": None,
+            "code": [],
         }
     )

@@ -47,6 +47,15 @@ def program_sizes(kernels: Set[str], trainer: str | None, variant: Variant = Var
     return ProgramSizes(base["code"] + code, base["ram"] + ram, sample, table["stack"])
 
 
+def linked_code() -> list[tuple[int, list[str]]]:
+    """Bytes of code, each with the kernels of which one in the firmware is enough to link it.
+
+    >>> any("conv2d" in kernels for _, kernels in linked_code())
+    True
+    """
+    return [(group["flash"], group["kernels"]) for group in _table()["code"]]
+
+
 @cache
 def _table() -> dict[str, Any]:
     return tomllib.loads(files(__package__).joinpath("program.toml").read_text())

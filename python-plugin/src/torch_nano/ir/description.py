@@ -76,8 +76,8 @@ def describe_model(
         head: the description from the settings of a trainable head.
         channels: scales per channel, by name of the input; an input without them has one scale.
         weights_in_ram: bytes of RAM for copies of layers' constants, at most.
-        optimization: how kernels are chosen: "optimize", "budget" and "flash_timing"; None: the fastest,
-            without limits, where reading flash takes no time.
+        optimization: how kernels are chosen: "optimize", "budget", "flash_timing" and "code"; None: the
+            fastest, without limits, where reading flash takes no time and code counts nothing.
     """
     return {
         "name": name,
@@ -90,7 +90,7 @@ def describe_model(
         "outputs": [{"name": name, "id": id} for name, id in outputs.items()],
         "head": head,
         "weights_in_ram": weights_in_ram,
-        **(optimization or {"optimize": "speed", "budget": (None, None), "flash_timing": None}),
+        **(optimization or {"optimize": "speed", "budget": (None, None), "flash_timing": None, "code": []}),
     }
 
 
