@@ -110,7 +110,7 @@ pub struct ModelDescription {
 /// What the choice of kernels makes small.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Optimize {
-    /// The modelled cycles; a byte of code must save 4 of them.
+    /// The modelled cycles; a KiB of code must save 0.05 % of them.
     #[default]
     Speed,
     /// The constants, which are within 1 % of the smallest, and the code, a KiB of which must save 2 % of the run's cycles.

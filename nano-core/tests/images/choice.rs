@@ -132,12 +132,12 @@ fn all_goals_give_the_same_bytes() {
     }
 }
 
-/// A byte of code must save 4 cycles; where the image is made small, more.
+/// A KiB of code must save 0.05 % of the cycles; where the image is made small, 2 %.
 #[test]
 fn code_that_saves_little_time_is_not_linked() {
-    const SLOWER: Kernel = variant!(1, "slower", 100_000, 0, 0);
-    const LITTLE: Kernel = variant!(900, "little", 99_000, 0, 0);
-    const MUCH: Kernel = variant!(901, "much", 95_000, 0, 0);
+    const SLOWER: Kernel = variant!(1, "slower", 100_000_000, 0, 0);
+    const LITTLE: Kernel = variant!(900, "little", 99_950_000, 0, 0);
+    const MUCH: Kernel = variant!(901, "much", 99_800_000, 0, 0);
     let chosen = |optimize, kernels: &[Kernel], budget| {
         let mut net = net();
         (net.model.optimize, net.model.budget) = (optimize, budget);
@@ -149,16 +149,15 @@ fn code_that_saves_little_time_is_not_linked() {
         names.collect::<Vec<_>>()
     };
     let any = Budget::default();
-    // Of three layers it saves 3,000 cycles or 15,000, for 8,000.
+    // 2,000 bytes must save 0.1 % of 300 million cycles: of three layers they save 150,000 or 600,000.
     assert_eq!(chosen(Optimize::Speed, &[SLOWER, LITTLE], any), ["slower"; 3]);
     assert_eq!(chosen(Optimize::Speed, &[SLOWER, MUCH], any), ["much"; 3]);
     assert_eq!(chosen(Optimize::Ram, &[SLOWER, LITTLE], any), ["little"; 3]);
-    // A KiB for 2 % of 285,000 cycles: 10,937.
-    assert_eq!(chosen(Optimize::Flash, &[SLOWER, MUCH], any), ["much"; 3]);
-    const FAST: Kernel = variant!(902, "fast", 90_000, 0, 0);
-    assert_eq!(chosen(Optimize::Flash, &[FAST, MUCH], any), ["fast"; 3]);
+    assert_eq!(chosen(Optimize::Flash, &[SLOWER, MUCH], any), ["slower"; 3]);
+    const FAST: Kernel = variant!(902, "fast", 90_000_000, 0, 0);
+    assert_eq!(chosen(Optimize::Flash, &[SLOWER, FAST], any), ["fast"; 3]);
     // A smaller kernel that breaks the budget is not taken.
-    const LARGE: Kernel = variant!(1, "large", 100_000, 0, 4000);
+    const LARGE: Kernel = variant!(1, "large", 100_000_000, 0, 4000);
     let of_little = chosen(Optimize::Speed, &[LARGE, LITTLE], any);
     assert_eq!(of_little, ["large"; 3]);
     let tight = Budget { flash: usize::MAX, arena: 4000 };

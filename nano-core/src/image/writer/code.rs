@@ -6,10 +6,10 @@ use alloc::vec::Vec;
 use super::choice::Candidate;
 use crate::image::{CodeSize, Optimize};
 
-/// Cycles that a byte of code must save: a KiB of flash for 0.025 ms of an ESP32-C3 at 160 MHz.
-const WORTH: u64 = 4;
+/// The part of a run's cycles that a byte of code must save, as a divisor: 0.05 % for a KiB.
+const SHARE: u64 = 2000 * 1024;
 
-/// Of a run's cycles, what a byte of code must save where the image is made small: 1 KiB for 2 %.
+/// As [`SHARE`] where the image is made small, and of a byte of constants, too: 2 % for a KiB.
 const SHARE_FOR_FLASH: u64 = 50 * 1024;
 
 /// The constants may be this much larger than the smallest where the image is made small: a hundredth.
@@ -18,11 +18,11 @@ const TOLERANCE: usize = 100;
 /// Of the kernels that could compute each layer, the fastest first, keeps those whose code is worth its bytes. Each layer keeps at least one.
 pub(super) fn keep_worthwhile(candidates: &mut [Vec<Candidate<'_>>], code: &[CodeSize], optimize: Optimize) {
     let total: u64 = candidates.iter().filter_map(|of_layer| of_layer.first()).map(|fastest| fastest.cycles).sum();
-    let (mut worth, mut limit) = (WORTH, usize::MAX);
+    let (mut worth, mut limit) = (total / SHARE, usize::MAX);
     if optimize == Optimize::Flash {
         let smallest = |of_layer: &Vec<Candidate<'_>>| of_layer.iter().map(|one| one.flash).min();
         let smallest: usize = candidates.iter().filter_map(smallest).sum();
-        (worth, limit) = (WORTH.max(total / SHARE_FOR_FLASH), smallest + smallest / TOLERANCE);
+        (worth, limit) = (total / SHARE_FOR_FLASH, smallest + smallest / TOLERANCE);
         candidates.iter_mut().for_each(|of_layer| of_layer.sort_by_key(|one| one.cycles + worth * one.flash as u64));
         let all = candidates.iter().flatten().map(|one| one.kernel.name).collect();
         if Kernels::among(candidates, &all).is_none_or(|best| best.flash > limit) {
