@@ -133,7 +133,8 @@ def to_nano(
             RAM that the model leaves of the target's.
         optimize: by what the layers' kernels are chosen; all give the same outputs. "speed": the fewest
             cycles, by estimates for an ESP32-C3; "flash": the smallest constants, within 1 %, and little
-            code; "ram": the smallest arena. :meth:`NanoModule.summary` with ``kernels=True`` shows the choice.
+            code; "ram": the smallest arena. :meth:`NanoModule.summary` with ``kernels=True`` shows the
+            choice.
         budget: most bytes of the image, "flash", of its arena without copies of weights, "ram", and of what
             learning takes of RAM beside it, "training" (the layers that learn, their spare copy, the ring of
             samples): ``{"flash": 300_000, "ram": 100_000}`` or some of them. None: what the firmware leaves
