@@ -114,7 +114,7 @@ class Measured:
         """Accuracy that SgdHead loses to float, in points, by the number of samples of each class."""
         return {
             name: {count: behind_float(row)["sgd"] for count, row in rows.items()}
-            for name, rows in self.sets.items()
+            for name, rows in {**self.sets, "watch": self.watch}.items()
         }
 
     def missed(self) -> list[str]:
@@ -318,7 +318,7 @@ def table(title: str, learners: Iterable[str], sets: dict[str, dict[str, Accurac
 def shots_table(sets: dict[str, Shots]) -> Table:
     """One row for each set and learner."""
     title = "accuracy in %: a user who differs from the factory, by samples of each class"
-    columns = list(next(iter(sets.values()))["shipped"])
+    columns = max((list(shots["shipped"]) for shots in sets.values()), key=len)
     shown = Table("set", "learner", *columns, title=title, title_justify="left")
     for name, shots in sets.items():
         for learner, row in shots.items():

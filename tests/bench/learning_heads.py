@@ -81,14 +81,20 @@ def real(features: Tensor, meaning: Quantization) -> Floats:
     return (features.numpy().astype(np.float32) - np.float32(meaning.zero_point)) * np.float32(meaning.scale)
 
 
-def float_sgd(x: Floats, label: IntArray, scored: Floats) -> IntArray:
+def float_sgd(
+    x: Floats,
+    label: IntArray,
+    scored: Floats,
+    learning_rate: float = LEARNING_RATE,
+    shipped: Floats | None = None,
+) -> IntArray:
     """SgdHead's training in float32: softmax regression with an ordinary bias, by the same rate, halvings of
-    it, and order of the samples."""
+    it, and order of the samples; from the shipped weights and biases [classes, features + 1], or from 0."""
     x = np.hstack([x, np.ones((len(x), 1), np.float32)])
-    weights = np.zeros((CLASSES, x.shape[1]), np.float32)
+    weights = np.zeros((CLASSES, x.shape[1]), np.float32) if shipped is None else shipped.copy()
     random = Xorshift32(XORSHIFT_SEED)
     for epoch in range(EPOCHS):
-        rate = np.float32(LEARNING_RATE / 2 ** (epoch // HALVE_EVERY))
+        rate = np.float32(learning_rate / 2 ** (epoch // HALVE_EVERY))
         for index in visits(random, len(x)):
             logits = weights @ x[index]
             error = np.exp(logits - logits.max())

@@ -13,6 +13,7 @@ from learning_heads import (
     Accuracies,
     first_of_each,
     float_lda,
+    float_sgd,
     heads_of,
     percent,
     real,
@@ -26,7 +27,7 @@ from torch import Tensor
 from torch_nano.heads import LDA, SGD, HeadSettings, LdaHead, Prototype, PrototypeHead, SgdHead
 from training import logistic_regression
 
-LEARNERS = ("generic", "sgd", "logistic", "lda", "float_lda", "prototype")
+LEARNERS = ("generic", "sgd", "float_sgd", "logistic", "lda", "float_lda", "prototype")
 ALL = "all"
 SHOTS = (1, 2, 5)
 """Windows of each exercise; a person-arm has 4 to 12 of each to learn from."""
@@ -38,7 +39,7 @@ JUDGED = {
 """Without and with the guard."""
 FADING: dict[str, tuple[HeadSettings, HeadSettings]] = {
     "lda": (LDA(), LDA(half_life=3)),
-    "prototype": (Prototype(), Prototype(half_life=1)),
+    "prototype": (Prototype(), Prototype(half_life=2)),
     "sgd": (DESCENT_PLAIN, replace(DESCENT_PLAIN, half_life=20)),
 }
 """Without and with a half-life."""
@@ -69,9 +70,13 @@ class Fold:
     def users(self) -> list[User]:
         """The arms of the people left out."""
         exercise = torch.from_numpy(self.windows.exercise)
+        arms = [
+            (person, watch.personal_split(self.windows, person, arm))
+            for person, arm in watch.person_arms(self.left_out)
+        ]
         return [
-            User(self.x[own.train], exercise[own.train], self.x[own.test], exercise[own.test])
-            for own in (watch.personal_split(self.windows, *one) for one in watch.person_arms(self.left_out))
+            User(self.x[own.train], exercise[own.train], self.x[own.test], exercise[own.test], person)
+            for person, own in arms
         ]
 
 
@@ -95,6 +100,12 @@ def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
     of each exercise (`SHOTS`, `ALL`): one result for each arm of the people left out."""
     nano = tn.to_nano(fold.model, head=DESCENT_PLAIN)
     heads = heads_of(fold.model, DESCENT_PLAIN)
+    layer = fold.trained.head
+    shipped = np.hstack(
+        [part.detach().numpy().reshape(layer.out_features, -1) for part in (layer.weight, layer.bias)]
+    )
+    rate = DESCENT_PLAIN.learning_rate
+    assert isinstance(rate, float)
     results = []
     for own in fold.users:
         learnt, scored = (
@@ -110,6 +121,7 @@ def person_arms(fold: Fold) -> list[dict[str, Accuracies]]:
             floats = data[0], user.label.numpy(), data[1]
             found = recognised(heads, user, scored, EPOCHS_ON_BOARD)
             found["generic"] = generic
+            found["float_sgd"] = percent(float_sgd(*floats, rate, shipped), scored.label)
             found["logistic"] = percent(logistic_regression(*floats), scored.label)
             found["float_lda"] = percent(float_lda(*floats), scored.label)
             shots[name] = {one: found[one] for one in LEARNERS}

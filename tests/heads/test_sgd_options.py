@@ -292,6 +292,83 @@ def test_a_user_whose_features_are_larger_is_learnt_at_a_lower_rate() -> None:
     assert moved[0] / moved[1] == pytest.approx(4, rel=0.03)
 
 
+def rate_of(features: np.ndarray, label: np.ndarray, weights: np.ndarray) -> float:
+    """The rate by the features over a fixed one, by the first step that moves a weight."""
+    biases = np.zeros(len(weights), np.float32)
+    for steps in range(1, len(label)):
+        moved = []
+        for rate in ("auto", 0.01):
+            settings = heads.SGD(rate)
+            head = _native.Head(head_alone(weights, biases, scale=1 / 64, zero_point=0, settings=settings))
+            before = np.frombuffer(head.state()[8:], "<i2").astype(int)
+            head.train(features, label, 1, 0, steps)
+            moved.append(np.abs(np.frombuffer(head.state()[8:], "<i2") - before).max())
+        if moved[1]:
+            return float(moved[0] / moved[1])
+    raise AssertionError("no step moves a weight")
+
+
+def test_samples_that_agree_are_learnt_at_a_higher_rate() -> None:
+    """Two users of a layer that knows the classes: for one it is always wrong, for the other at random."""
+    rng = np.random.default_rng(0)
+    weights = (np.eye(2, 16) * 4).astype(np.float32)
+    label = np.arange(40) % 2
+    features = np.clip(np.eye(16)[label] * 64 + rng.normal(0, 4, (40, 16)), -128, 127).astype(np.int8)
+    # The user's class 1 looks like class 0, at another place of the other features.
+    shifted = features.copy()
+    shifted[label == 1, :2] = [64, 0]
+    shifted[label == 1, 5] = 100
+    noisy = rng.permutation(label[:8].repeat(5))
+    agreeing, random = rate_of(shifted, label, weights), rate_of(features, noisy, weights)
+    assert agreeing > 2 * random, (agreeing, random)
+
+
+def test_the_rate_for_first_samples_is_chosen_by_other_users() -> None:
+    """Users whose classes are moved for good are learnt faster than those with noise; the image says so."""
+    generator = torch.Generator().manual_seed(0)
+    layers = torch.nn.Linear(16, 16), torch.nn.Linear(16, 10)
+    with torch.no_grad():
+        for layer, size in zip(layers, (1, 8), strict=True):
+            layer.weight.copy_(size * torch.eye(layer.out_features, 16))
+            layer.bias.zero_()
+    model = torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1])
+    y, user = torch.arange(400) % 10, torch.arange(400) // 100
+    # Classes 0 and 1 have changed places, or the samples are noise.
+    moved = torch.eye(16)[torch.where(y < 2, 1 - y, y)] + 0.2 * torch.rand(400, 16, generator=generator)
+    noise = torch.eye(16)[y] + torch.rand(400, 16, generator=generator)
+    priors = {}
+    for name, x in (("moved", moved), ("noise", noise)):
+        settings = heads.SGD(heads.AutoRate((x, y), groups=user), halve_every=4)
+        nano = tn.to_nano(model, x, calibrate=x, check=False, head=settings)
+        priors[name] = nano._saved().head.description["prior"]
+    assert priors["moved"] > priors["noise"], priors
+
+
+def test_a_rate_by_other_users_needs_classes_and_samples() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    x, y = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 3
+
+    def convert(rate: heads.AutoRate, **options: Any) -> None:
+        tn.to_nano(model, x, calibrate=x, check=False, head=heads.SGD(rate, **options))
+
+    with pytest.raises(
+        tn.errors.HeadError, match=r'heads\.AutoRate is for loss "cross_entropy", and the loss'
+    ):
+        convert(heads.AutoRate((x, y)), loss="binary")
+    with pytest.raises(tn.errors.HeadError, match="the rate's 9 samples have no 4 of one class; expected 4"):
+        convert(heads.AutoRate((x[:9], y[:9])))
+    with pytest.raises(tn.errors.HeadError, match="the rate's data has classes from 0 to 5; expected 0 to 2"):
+        convert(heads.AutoRate((x, torch.arange(40) % 6)))
+    with pytest.raises(tn.errors.HeadError, match=r"groups has shape \(3,\)"):
+        convert(heads.AutoRate((x, y), groups=[1, 2, 3]))
+    with pytest.raises(tn.errors.HeadError, match="groups is 5; expected one name or number"):
+        heads.AutoRate((x, y), groups=5)  # type: ignore[arg-type]
+    with pytest.raises(tn.errors.HeadError, match="epochs is 0"):
+        heads.AutoRate((x, y), epochs=0)
+    with pytest.raises(tn.errors.HeadError, match="expected a number: several layers"):
+        tn.to_nano(model, x, calibrate=x, check=False, train_last=2, head=heads.SGD(heads.AutoRate((x, y))))
+
+
 def test_layers_that_learn_together_need_a_rate() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))

@@ -40,6 +40,7 @@ MAX_SOFTMAX_SHIFT, MAX_UPDATE_SHIFT = 63, 30
 STABLE_RATES = {"cross_entropy": 4.0, "binary": 8.0, "squared": 2.0}
 MEASURED_SAMPLES = 64
 LARGEST_IMBALANCE = 16
+OCTAVE, PRIOR_SAMPLES = 256, 4
 XORSHIFT_SEED = 0x9E3779B9
 
 
@@ -89,6 +90,17 @@ def power_of_two_ratio(value: float, bits: int) -> tuple[int, int]:
     if m == 1 << bits:
         m, exponent = m >> 1, exponent + 1
     return m, bits - exponent
+
+
+def logarithm(value: int) -> int:
+    """log2 in 1/256, a line between powers of two; that of 0 is taken as 0.
+
+    >>> logarithm(0), logarithm(1), logarithm(3), logarithm(4)
+    (0, 0, 384, 512)
+    """
+    fits(value, 63, signed=False)
+    whole = max(value, 1).bit_length() - 1
+    return whole * OCTAVE + ((value << 8 >> whole) & 255)
 
 
 class Xorshift32:
@@ -173,6 +185,7 @@ class SgdHead:
         guard: int | None = None,
         balance: bool = False,
         half_life: int | None = None,
+        prior: float = -1.0,
     ) -> None:
         self.stored = fits(stored, 16)
         self.zero_point = int(fits(feature_zero_point, 8))
@@ -182,7 +195,8 @@ class SgdHead:
             weight_scale * feature_scale * (VALUE_STEPS if loss == "squared" else math.log2(math.e) * 256),
             bits=16,
         )
-        self.normalized = lr is None
+        self.normalized, self.prior = lr is None, math.floor(prior * OCTAVE + 0.5)
+        self.shipped = self.stored.copy()
         if lr is None:
             lr = 0.75 * STABLE_RATES[loss] / (feature_scale * feature_scale)
         self.update_multiplier, shift = power_of_two_ratio(
@@ -265,24 +279,52 @@ class SgdHead:
         """:func:`errors` of the head's loss."""
         return errors(self.loss, self.scores(q), label, self.softmax_multiplier, self.softmax_shift)
 
-    def raised(self, samples: Sequence[IntLike]) -> int:
-        """By how much a normalized rate's shift is raised for samples."""
+    def lowered(self, samples: Sequence[tuple[IntLike, int]], alone: bool = False) -> int:
+        """Minus the logarithm of a normalized rate for samples, or for one that is learnt alone."""
         if not self.normalized or not samples:
             return 0
-        mean = sum(int((self.inputs(q) ** 2).sum()) for q in samples) // len(samples)
-        return (int(fits(2 * mean * mean, 64)).bit_length() - 1) // 2
+        mean = sum(int((self.inputs(q) ** 2).sum()) for q, _ in samples) // len(samples)
+        raised = 0 if alone or self.loss != "cross_entropy" else self.raised(samples)
+        return logarithm(mean) - raised
 
-    def step(self, q: IntLike, label: int, halvings: int = 0, raised: int | None = None) -> None:
-        """One SGD step on one sample, of which a normalized rate is made unless `raised` is given."""
-        raised = self.raised([q]) if raised is None else raised
+    def raised(self, samples: Sequence[tuple[IntLike, int]]) -> int:
+        """By how much their gradients raise the rate's logarithm."""
+        stored, shift = self.stored, self.softmax_shift
+        self.stored, self.softmax_shift = self.shipped, shift + self.exponent
+        e = [self.errors(q, label) for q, label in samples]
+        self.stored, self.softmax_shift = stored, shift
+        x = [self.inputs(q) for q, _ in samples]
+        count, classes = len(samples), len(stored)
+        squares = [int(one @ one) >> 15 for one in e]
+        guesses = 16 * classes * sum(squares) >= 15 * (classes - 1) * (count << 15)
+        prior = 0 if guesses else self.prior
+        inputs = [int(one @ one) for one in x]
+        own = int(fits(int(np.dot(squares, inputs)), 63)) // count
+        pairs = [(i, j) for i in range(count) for j in range(i) if samples[i][1] == samples[j][1]]
+        if not own or not pairs:
+            return prior
+        products = fits(sum((int(e[i] @ e[j]) >> 15) * int(x[i] @ x[j]) for i, j in pairs), 63)
+        agreed = max(int(products), 0) // len(pairs)
+        odds = logarithm(agreed) - logarithm(max(own - agreed, 0))
+        if guesses:
+            raised = min(max((115 * odds >> 8) - 282, -4 * OCTAVE), OCTAVE)
+        else:
+            raised = min(max(3 * odds + 384, -896), 448)
+        return (count * raised + PRIOR_SAMPLES * prior) // (count + PRIOR_SAMPLES)
+
+    def step(self, q: IntLike, label: int, halvings: int = 0, lowered: int | None = None) -> None:
+        """One SGD step on one sample, of which a normalized rate is made unless `lowered` is given."""
+        lowered = self.lowered([(q, label)], alone=True) if lowered is None else lowered
+        lowered += halvings * OCTAVE
         x, e, v = self.inputs(q), self.errors(q, label), self.stored - 128
-        shift = max(1, min(self.update_shift + raised + halvings, MAX_UPDATE_SHIFT))
+        shift = max(1, min(self.update_shift + (lowered >> 8), MAX_UPDATE_SHIFT))
         for k in np.flatnonzero(np.abs(e) > (VALUE_SKIP if self.loss == "squared" else SKIP)):
             if k in self.frozen:
                 continue
             rate = int(self.rates[label if self.loss == "cross_entropy" else k])
             if self.counts.get(label, 0) > self.full_rate_at:
                 rate = rate * self.full_rate_at // self.counts[label]
+            rate = rate * LUT[lowered & 255] >> 15
             g = fits(fits(e[k] * rate + 2**14, 32) >> 15, 32)
             delta = fits(g * x + (1 << shift - 1), 32) >> shift
             v[k] = np.clip(fits(v[k] - delta, 32), -SATURATE, SATURATE)
@@ -338,8 +380,15 @@ class SgdHead:
         visited, aside = self.parts()
         before = (self.stored.copy(), self.exponent, self.softmax_shift, self.update_shift, self.random.state)
         recognised, error = self.scored(aside)
-        count = min(len(visited), MEASURED_SAMPLES)
-        raised = self.raised([visited[place * len(visited) // count][0] for place in range(count)])
+        newest = visited
+        if self.half_life is not None and visited:
+            self.stored, self.random = self.shipped.copy(), Xorshift32(XORSHIFT_SEED)
+            self.softmax_shift += self.exponent
+            self.update_shift -= self.exponent
+            self.exponent = 0
+            newest = visited[-2 * self.half_life :]
+        count = min(len(newest), MEASURED_SAMPLES)
+        lowered = self.lowered([newest[place * len(newest) // count] for place in range(count)])
         if self.balance and self.ring:
             self.counts = Counter(label for _, label in self.ring)
             most, least = max(self.counts.values()), min(self.counts.values())
@@ -348,7 +397,7 @@ class SgdHead:
             for index in self.visits():
                 if fades(len(visited) - 1 - index, epoch, self.half_life):
                     continue
-                self.step(*visited[index], epoch // self.halve_every if self.halve_every else 0, raised)
+                self.step(*visited[index], epoch // self.halve_every if self.halve_every else 0, lowered)
         self.counts = {}
         now_recognised, now = self.scored(aside)
         better = now_recognised > recognised or (now_recognised == recognised and 4 * now <= error)

@@ -202,10 +202,19 @@ class PrototypeHead(Sums):
         super().__init__(**sizes)
         self.start = start
 
+    def learn(self, q: npt.NDArray[np.generic], label: int, times: int = 1) -> None:
+        if times > 0 and self.half_life is not None and int(self.logits(q).argmax()) != label:
+            while self.counts[label] > 1:
+                self._fade(label)
+        super().learn(q, label, times)
+
     def make_room(self, label: int) -> None:
         if self.counts[label] == self.most or self.is_old(label):
-            self.halve(label)
-            self.halvings += 1
+            self._fade(label)
+
+    def _fade(self, label: int) -> None:
+        self.halve(label)
+        self.halvings += 1
 
     def _started(self, start: Start, q: npt.NDArray[np.generic]) -> IntArray:
         """The logits of a head with a start."""

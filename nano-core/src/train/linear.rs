@@ -251,6 +251,7 @@ pub(super) fn descend_bounded(
 }
 
 /// The largest |V|.
+#[inline(never)]
 pub(super) fn largest(row: &[i16]) -> i32 {
     let (low, high) = row.iter().fold((i16::MAX, i16::MIN), |(low, high), &stored| (stored.min(low), stored.max(high)));
     (128 - i32::from(low)).max(i32::from(high) - 128)

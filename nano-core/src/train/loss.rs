@@ -106,6 +106,7 @@ impl Loss {
     }
 
     /// Checks that a target is of this loss's kind and its class below `classes`.
+    #[inline(never)]
     pub(super) fn check(self, target: Target, classes: usize, trainer: &'static str) -> Result<(), Error> {
         match (self, target) {
             (Loss::CrossEntropy, _) => target.class(classes, trainer).map(|_| ()),

@@ -33,6 +33,8 @@ pub struct Training {
     next: u32,
     stride: u32,
     taken: u64,
+    /// What a trainer has made of the samples before the first step: by how much it lowers its rate.
+    pub(super) lowered: Option<i32>,
 }
 
 impl Training {
@@ -47,7 +49,7 @@ impl Training {
         }
         let samples = u32::try_from(ring.trained_len())
             .map_err(|_| Error::Full { name: "samples of a training", capacity: u32::MAX as usize })?;
-        Ok(Training { samples, epoch: first_epoch, end, visited: 0, next: 0, stride: 0, taken: 0 })
+        Ok(Training { samples, epoch: first_epoch, end, visited: 0, next: 0, stride: 0, taken: 0, lowered: None })
     }
 
     /// Steps taken.
@@ -58,6 +60,11 @@ impl Training {
     /// Steps left.
     pub const fn left(&self) -> u64 {
         (self.end - self.epoch) as u64 * self.samples as u64 - self.visited as u64
+    }
+
+    /// Whether its first step is its next one, and no epoch was before it.
+    pub(super) const fn is_at_start(&self) -> bool {
+        self.epoch == 0 && self.visited == 0 && self.left() > 0
     }
 
     /// Begins an epoch: from a random sample, by a random stride coprime to the number of samples. Draws two random numbers.

@@ -108,6 +108,7 @@ impl<'a> FeatureRing<'a> {
     }
 
     /// Sample `index` of [`FeatureRing::len`], 0 being the oldest: features, and the target as [`Target::word`] gives it.
+    #[inline(never)]
     pub fn get(&self, index: usize) -> Option<(&[i8], u32)> {
         if index >= self.length {
             return None;
@@ -127,6 +128,7 @@ impl<'a> FeatureRing<'a> {
     }
 
     /// Sample `index` of [`FeatureRing::trained_len`], as [`FeatureRing::get`].
+    #[inline(never)]
     pub fn trained(&self, index: usize) -> Option<(&[i8], u32)> {
         let Some(guard) = self.guard else { return self.get(index) };
         // With the samples before the oldest counted in, each group has guard - 1 of them and then one that is kept aside.

@@ -40,9 +40,9 @@ impl TryFrom<Description<'_, '_>> for SgdDescription {
     type Error = PyErr;
 
     fn try_from(Description(description): Description<'_, '_>) -> PyResult<Self> {
-        let Linear { weights, biases } = description.extract()?;
-        let descent = description.extract::<Descent<'_>>()?.try_into()?;
-        Ok(SgdDescription { weights: weights.as_slice()?.to_vec(), biases: biases.as_slice()?.to_vec(), descent })
+        let Linear { weights, biases, prior } = description.extract()?;
+        let (weights, biases) = (weights.as_slice()?.to_vec(), biases.as_slice()?.to_vec());
+        Ok(SgdDescription { weights, biases, descent: description.extract::<Descent<'_>>()?.try_into()?, prior })
     }
 }
 
@@ -102,6 +102,7 @@ struct Rejection<'py> {
 struct Linear<'py> {
     weights: PyReadonlyArrayDyn<'py, f32>,
     biases: PyReadonlyArrayDyn<'py, f32>,
+    prior: f64,
 }
 
 #[derive(FromPyObject)]

@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use super::{BALANCED, FROZEN, NORMALIZED, SgdHead};
+use super::rate::OCTAVE;
+use super::{BALANCED, FROZEN, LARGEST_PRIOR, LEAST_PRIOR, NORMALIZED, PRIOR_AT, SgdHead};
 use crate::fixed_point::normalize;
 use crate::image::{HeadRecord, Value, WriteError};
 use crate::train::descent::Descent;
@@ -17,6 +18,9 @@ pub struct SgdDescription {
     pub biases: Vec<f32>,
     /// How it learns.
     pub descent: Descent,
+    /// For a rate that the device makes of its samples: its logarithm (base 2), relative to three quarters of the largest stable one, for few samples of classes
+    /// that the layer knows; -4 to 2.
+    pub prior: f64,
 }
 
 /// Packs the head record and the initial state for a linear layer of real weights after `features`.
@@ -63,6 +67,15 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
         return Err(WriteError::setting("frozen", given, "at least one class that learns"));
     }
     let halve_every = descent.halve_every()?;
+    let prior = match descent.learning_rate {
+        Some(_) => 0,
+        // Rounded half up.
+        None => (head.prior * f64::from(OCTAVE) + 4096.5) as i32 - 4096,
+    };
+    if !(LEAST_PRIOR..=LARGEST_PRIOR).contains(&prior) {
+        let (least, most) = (LEAST_PRIOR / OCTAVE, LARGEST_PRIOR / OCTAVE);
+        return Err(WriteError::setting("prior", head.prior, format_args!("{least} to {most}")));
+    }
     let record = HeadRecord {
         trainer: SgdHead::TRAINER,
         classes: classes as u32,
@@ -75,7 +88,9 @@ pub(in crate::train) fn pack(head: &SgdDescription, features: &Value) -> Result<
             descent.loss as i32,
             halve_every,
             bias_input,
-            i32::from(descent.learning_rate.is_none()) * NORMALIZED + i32::from(descent.balance) * BALANCED,
+            i32::from(descent.learning_rate.is_none()) * NORMALIZED
+                + i32::from(descent.balance) * BALANCED
+                + (prior << PRIOR_AT),
         ],
         logit_scale: logit_scale as f32,
         guard: descent.guard()?,

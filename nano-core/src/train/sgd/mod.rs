@@ -22,11 +22,8 @@
 //! - Squared error, one output: `e = ((a * M) >> S) - target` in 1/4096, with `M / 2^S = s_w s_x 4096`, clamped to `|e| <= 2^15`, which is
 //!   a real error of 8. Step 5 skips `|e| <= 8`, and `C / 2^(15+sh) = lr s_x 2^8 / (s_w 2^12)`.
 //!
-//! The rate can be normalized, `lr = 3/4 r / |x|^2` with `|x|^2 = s_x^2 (sum x_i^2 + B^2)`, as in normalized least mean squares (Haykin,
-//! Adaptive Filter Theory): gradient descent is stable below r / |x|^2, where r / 2 is the reciprocal of the loss's largest curvature, 1/2
-//! for softmax, 1/4 for sigmoid and 1 for squared error. The image then holds the rate for `|x|^2 = s_x^2`, and sh is raised by the
-//! logarithm of the mean of `sum x_i^2 + B^2`, base 2, rounded: of a sample that is learnt alone, or of up to 64 of the ring's, evenly
-//! chosen. So features of any size, and a user whose features are larger than the factory's, are learnt at a rate that fits them.
+//! The rate can be normalized, by the size of the features and the agreement of the samples' gradients: the device makes it of its own samples
+//! (`rate.rs` has formula and bounds). It then has a factor of 2^(-j/256), j below 256, beside the shift.
 //!
 //! With balanced classes a training weighs them by how rarely the ring has them: `C_label` is multiplied by `m / n_label`, at most 1, where
 //! n counts the samples of a class in the ring and m is the least n above 0, but at least a sixteenth of the largest. So the rarest class
@@ -34,7 +31,7 @@
 //! streams with a tenth of the samples of every second class 0.3 to 1.5 points less balanced accuracy.)
 //!
 //! Old samples of the ring can fade: with a half-life of h samples, a training visits the newest h in every epoch, the h before them in every
-//! second one, and so on.
+//! second one, and so on. Such a training begins with the shipped weights, so what has left the ring is forgotten.
 //!
 //! Frozen rows skip step 6. The rate can be halved every `halve_every` epochs of a training: sh rises by 1, up to 30.
 //!
@@ -44,6 +41,7 @@
 
 #[cfg(feature = "alloc")]
 mod image;
+mod rate;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -72,6 +70,10 @@ const MEASURED_SAMPLES: usize = 64;
 /// Bits of the record's last constant: the rate is normalized; classes are balanced.
 const NORMALIZED: i32 = 1;
 const BALANCED: i32 = 2;
+/// The first bit of the logarithm of a normalized rate before its samples say more, in 1/256, and its bounds.
+const PRIOR_AT: u32 = 2;
+const LEAST_PRIOR: i32 = -4 * rate::OCTAVE;
+const LARGEST_PRIOR: i32 = 2 * rate::OCTAVE;
 /// The rarest class counts as at least this part of the most frequent one.
 const LARGEST_IMBALANCE: u32 = 16;
 
@@ -144,15 +146,16 @@ impl<'a> SgdHead<'a> {
         self.bound = linear::largest(&self.state.weights);
     }
 
-    /// One step, with the rate's shift raised by `raised`.
-    fn step_towards(&mut self, features: &[i8], target: Target, raised: u32) -> Result<(), Error> {
+    /// One step, with a rate that is lowered by this logarithm.
+    fn step_towards(&mut self, features: &[i8], target: Target, lowered: i32) -> Result<(), Error> {
         self.check(target)?;
         self.logits(features)?;
         self.errors(target);
         let exponent = self.state.exponent.get();
-        let rate_shift = self.record.constants[3].saturating_add_unsigned(exponent.saturating_add(raised));
+        let (lowered, factor) = rate::shift_and_factor(lowered);
+        let rate_shift = self.record.constants[3].saturating_add(lowered).saturating_add_unsigned(exponent);
         let shift = rate_shift.clamp(1, LARGEST_SHIFT) as u32;
-        let steepest = self.gradients(target);
+        let steepest = self.errors_to_gradients(target, factor);
         let furthest = ((steepest * 255 + (1 << (shift - 1))) >> shift) + 1;
         if self.bound + furthest > HALVE_ABOVE {
             self.measure();
@@ -178,8 +181,9 @@ impl<'a> SgdHead<'a> {
         loss::errors(self.scratch, target, multiplier as u64, multiplier_shift as u32 - self.state.exponent.get());
     }
 
-    /// Step 5 and the first half of step 6: replaces the errors by `g_k`, 0 for a skipped row; returns the largest |g|.
-    fn gradients(&mut self, target: Target) -> i32 {
+    /// Step 5 and the first half of step 6: replaces the errors by `g_k`, 0 for a skipped row; returns the largest |g|. `factor` is
+    /// that of all rates, in Q15.
+    fn errors_to_gradients(&mut self, target: Target, factor: i32) -> i32 {
         let left_alone = left_alone(self.loss);
         // A single label decides the rate of all rows.
         let label = match target {
@@ -188,68 +192,17 @@ impl<'a> SgdHead<'a> {
         };
         let mut steepest = 0;
         for (error, own) in self.scratch.iter_mut().zip(self.rates) {
-            let rate = label.unwrap_or(own & !FROZEN);
+            let rate = (i32::from(label.unwrap_or(own & !FROZEN)) * factor) >> 15;
             let learns = error.abs() > left_alone && own & FROZEN == 0;
-            *error = if learns { (*error * i32::from(rate) + (1 << 14)) >> 15 } else { 0 };
+            *error = if learns { (*error * rate + (1 << 14)) >> 15 } else { 0 };
             steepest = error.abs().max(steepest);
         }
         steepest
     }
 
-    /// The rate of a class in a training of balanced classes.
-    fn weighed(&self, rate: u16, label: u16) -> u16 {
-        let count = self.counts.get(usize::from(label)).map_or(0, |&count| count as u32);
-        match self.full_rate_at {
-            // No sample of a ring is of a class that the ring has not counted.
-            full if count <= full => rate,
-            0 => rate,
-            full => (u64::from(rate) * u64::from(full)).div_euclid(u64::from(count).max(1)) as u16,
-        }
-    }
-
-    /// Counts the samples of each class in a ring, for balanced classes.
-    fn count(&mut self, ring: &FeatureRing<'_>) {
-        self.full_rate_at = 0;
-        if self.record.constants[7] & BALANCED == 0 {
-            return;
-        }
-        self.counts.fill(0);
-        for (_, word) in (0..ring.len()).filter_map(|index| ring.get(index)) {
-            if let Some(count) = self.counts.get_mut(word as usize) {
-                *count += 1;
-            }
-        }
-        let counts = self.counts.iter().map(|&count| count as u32);
-        let largest = counts.clone().max().unwrap_or(0);
-        let least = counts.filter(|&count| count > 0).min().unwrap_or(0);
-        self.full_rate_at = least.max(largest.div_ceil(LARGEST_IMBALANCE));
-    }
-
     fn largest_exponent(&self) -> u32 {
         let [_, multiplier_shift, _, rate_shift, ..] = self.record.constants;
         multiplier_shift.min(LARGEST_SHIFT - rate_shift.max(1)) as u32
-    }
-
-    /// `sum x_i^2 + B^2`.
-    fn square(&self, features: &[i8]) -> u64 {
-        let bias_input = self.bias_input();
-        let squares = features.iter().map(|&q| (i32::from(q) - self.input_zero_point).pow(2) as u64);
-        squares.sum::<u64>() + bias_input.pow(2) as u64
-    }
-
-    /// What a normalized rate's shift is raised by for inputs of this mean square; 0 for another rate.
-    fn raised_for(&self, mean_square: u64) -> u32 {
-        let normalized = self.record.constants[7] & NORMALIZED != 0;
-        // The logarithm of sqrt(2) times the mean, rounded down.
-        if normalized { (2 * mean_square * mean_square).checked_ilog2().unwrap_or(0) / 2 } else { 0 }
-    }
-
-    /// [`SgdHead::raised_for`] the samples of a ring.
-    fn raised_for_ring(&self, ring: &FeatureRing<'_>) -> u32 {
-        let count = ring.trained_len().min(MEASURED_SAMPLES);
-        let chosen = (0..count).filter_map(|place| ring.trained(place * ring.trained_len() / count.max(1)));
-        let sum: u64 = chosen.map(|(features, _)| self.square(features)).sum();
-        self.raised_for(sum / count.max(1) as u64)
     }
 
     fn halve(&mut self) {
@@ -276,7 +229,8 @@ impl<'a> Head<'a> for SgdHead<'a> {
         let sizes = Self::sizes_of(record);
         Self::LIMITS.check(&sizes)?;
         linear::check_record(record, (multiplier, multiplier_shift), halve_every)?;
-        if !(0..=NORMALIZED | BALANCED).contains(&flags) {
+        let prior = flags >> PRIOR_AT;
+        if !(LEAST_PRIOR..=LARGEST_PRIOR).contains(&prior) || prior != 0 && flags & NORMALIZED == 0 {
             return field("head flags of its rate", flags.into());
         }
         let least_shift = if flags & NORMALIZED != 0 { -LARGEST_SHIFT } else { 1 };
@@ -352,17 +306,26 @@ impl<'a> Head<'a> for SgdHead<'a> {
 
     fn learn(&mut self, features: &[i8], target: Target) -> Result<(), Error> {
         self.check_features(features)?;
-        self.step_towards(features, target, self.raised_for(self.square(features)))
+        self.step_towards(features, target, self.lowered_for(features))
     }
 
     fn train(&mut self, ring: &FeatureRing<'_>, training: &mut Training, most: u32) -> Result<(), Error> {
         let halve_every = self.record.constants[5] as u32;
-        let mut random = self.state.random.get();
-        let raised = self.raised_for_ring(ring);
+        let lowered = match training.lowered {
+            Some(lowered) => lowered,
+            None => {
+                if self.record.half_life > 0 && training.is_at_start() {
+                    self.reset();
+                }
+                *training.lowered.insert(self.lowered_for_ring(ring))
+            }
+        };
         self.count(ring);
+        let mut random = self.state.random.get();
         let result = order::visit(self.record.half_life, ring, training, most, &mut random, |features, word, epoch| {
             let halvings = epoch.checked_div(halve_every).unwrap_or(0);
-            self.step_towards(features, self.target(word), raised + halvings)
+            let halvings = (halvings as i32).saturating_mul(rate::OCTAVE);
+            self.step_towards(features, self.target(word), lowered.saturating_add(halvings))
         });
         self.full_rate_at = 0;
         self.state.random.set(random);

@@ -365,6 +365,7 @@ impl Builder {
             weights: (0..classes * features).map(|_| self.random.f32() - 0.5).collect(),
             biases: (0..classes).map(|_| self.random.f32() - 0.5).collect(),
             descent: descent(0.02, Loss::CrossEntropy),
+            prior: -1.0,
         }
     }
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..calibration.ranges import Bounds
 from ..comparison.samples import KeptSamples
 from ..errors import HeadError, HeadWarning, InputError, warn
-from ..heads import LDA, SGD, HeadSettings, Prototype, Start
+from ..heads import LDA, SGD, AutoRate, HeadSettings, Prototype, Start
 from ..heads.start import Layer
 from ..ir.graph import Graph, Node
 from ..ops.argmax import argmax_of
@@ -35,6 +35,8 @@ class LastLayers:
     start: tuple[Start, Layer] | None = None
     #: The last layers, of which some were chosen to learn; empty without a choice.
     choice: tuple[LayerChoice, ...] = ()
+    #: By what its rate for a user's first samples is chosen.
+    rate: AutoRate | None = None
 
 
 def split_off_head(
@@ -143,7 +145,7 @@ def _last_layers(
         "trainer": "layers",
         "layers": layers,
         **{key: item for key, item in asdict(settings).items() if key != "layer"},
-        "learning_rate": None if settings.learning_rate == "auto" else settings.learning_rate,
+        "learning_rate": settings.learning_rate if isinstance(settings.learning_rate, float) else None,
         "halve_every": settings.halve_every or 0,
         "class_weights": list(settings.class_weights),
         "frozen": list(settings.frozen),
@@ -186,7 +188,9 @@ def _head(
     start = None
     if isinstance(settings, LDA | Prototype) and settings.start is not None:
         start = settings.start, Layer(weight.contiguous().numpy(), bias.numpy())
-    return LastLayers(description, (path,), last.name, start)
+    rate = settings.learning_rate if isinstance(settings, SGD) else None
+    chosen = rate if isinstance(rate, AutoRate) else None
+    return LastLayers(description, (path,), last.name, start, rate=chosen)
 
 
 def _warn_of_no_head(reason: str) -> None:

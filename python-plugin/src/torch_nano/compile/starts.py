@@ -13,6 +13,7 @@ from .. import _native
 from ..arithmetic.quantization import Quantization
 from ..heads import Start
 from ..heads.start import Factory, Layer
+from .head_alone import head_alone
 from .nano_module import NanoModule
 from .taught_samples import taught_samples
 
@@ -58,7 +59,7 @@ class _Trial:
         """It, started from these samples with these strengths."""
         start = factory.description(self.layer, self.quantization.zero_point, means, spread)
         description = {**self.description, "start": start}
-        return _native.Head(_native.Model(_image(description, factory.features.shape[1], self.quantization)))
+        return head_alone(description, factory.features.shape[1], self.quantization)
 
 
 def _chosen(
@@ -111,36 +112,3 @@ def _scores(
             found = head.logits(np.ascontiguousarray(x[scored])).argmax(1)
             accuracies.append(float(np.mean(found == y[scored])))
         yield accuracies
-
-
-def _image(head: dict[str, Any], features: int, quantization: Quantization) -> bytes:
-    """An image whose input is the features."""
-    value = {
-        "dtype": "int8",
-        "shape": (1, 1, features),
-        "scale": quantization.scale,
-        "zero_point": quantization.zero_point,
-        "state": False,
-    }
-    identity = {
-        "operator": "table",
-        "inputs": [0],
-        "outputs": [value],
-        "attributes": {},
-        "tensors": {"table": np.arange(-128, 128, dtype=np.int8)},
-    }
-    return _native.write_image(
-        {
-            "name": "head",
-            "labels": [],
-            "inputs": [{"name": "features", "value": value, "channels": None}],
-            "layers": [identity],
-            "outputs": [{"name": "features", "id": 1}],
-            "head": head,
-            "weights_in_ram": 0,
-            "optimize": "speed",
-            "budget": (None, None),
-            "flash_timing": None,
-            "code": [],
-        }
-    )

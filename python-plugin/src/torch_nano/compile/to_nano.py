@@ -38,6 +38,7 @@ from .module_with_ranges import ModuleWithRanges
 from .nano_module import NanoModule
 from .optimization import Budget, Goal, Optimization, optimization_of, training_limit
 from .precision import with_precision
+from .rates import with_rate
 from .rejections import with_rejection
 from .saved_model import SavedHead, SavedModel
 from .starts import with_start
@@ -233,6 +234,8 @@ def to_nano(
     if split is not None and description is not None:
         if split.start is not None:
             description = with_start(description, *split.start, shipped(split, description))
+        if split.rate is not None:
+            description = with_rate(description, split.rate, shipped(split, description))
         if rejection is not None:
             description = with_rejection(description, rejection, shipped(split, description))
     saved = _saved(split, description)

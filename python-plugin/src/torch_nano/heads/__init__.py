@@ -5,6 +5,7 @@ from .head import Certainty, Head, SumsHead, checked_image, native_head
 from .layers import LayersHead
 from .lda import LdaHead
 from .prototype import PrototypeHead
+from .rate import AutoRate
 from .rejection import Rejection
 from .settings import LDA, SGD, HeadSettings, Prototype
 from .sgd import SgdHead
@@ -13,6 +14,7 @@ from .start import Start
 __all__ = [
     "LDA",
     "SGD",
+    "AutoRate",
     "Certainty",
     "Head",
     "HeadSettings",

@@ -9,9 +9,14 @@ from typing import Any, Literal, get_args
 from .. import _native
 from ..arguments import items, one_of, positive_number, shown, whole_number
 from ..errors import HeadError
+from .rate import AutoRate
 from .start import Floats, Start
 
 Loss = Literal["cross_entropy", "binary", "squared"]
+#: The logarithm (base 2) of "auto" before a user's samples say more, relative to 3 / |x|^2. For one sample of
+#: each class, 2 is right for a watch's new wearers and -3 for MNIST-1D with other noise; -1 loses 1.9 and 1.2
+#: points.
+PRIOR = -1.0
 
 
 @dataclass(frozen=True)
@@ -19,10 +24,13 @@ class SGD:
     """Stochastic gradient descent, from the layer's weights on: :class:`torch_nano.heads.SgdHead`.
 
     Args:
-        learning_rate: of the real-valued step; above 0. "auto": three quarters of the largest with which a
-            linear layer learns stably, by the mean square |x|^2 of its inputs, that of the bias included: 3 /
-            |x|^2 for "cross_entropy", 6 / |x|^2 for "binary", 1.5 / |x|^2 for "squared". The device measures
-            it, so it fits each user's features.
+        learning_rate: of the real-valued step; above 0. "auto": the device makes it of its samples, so it
+            fits each user. It is a part of the largest with which a linear layer learns stably, by the mean
+            square |x|^2 of its inputs, that of the bias included: 3 / |x|^2 for "cross_entropy", 6 / |x|^2
+            for "binary", 1.5 / |x|^2 for "squared". For "cross_entropy" it is raised up to 3.4 times where
+            the gradients of a class's samples agree, and lowered to a sixteenth where they are noise, as far
+            as the layer knows the classes (nano-core's `train::sgd::rate` has the formula).
+            :class:`torch_nano.heads.AutoRate`: the same, fitted to a user's first samples.
         loss: what the outputs mean. "cross_entropy": one class is right; "binary": each of at most 32 classes
             is right or wrong by itself; "squared": one output, a number (in a unit in which it is around 1).
         halve_every: number of epochs of one training after which the rate is halved, again and again; None:
@@ -37,8 +45,9 @@ class SGD:
             as many with at most a quarter of the error (nano-core's `train::guard`). They take no RAM beside
             the device's ring. 8 suits; None: all samples are learnt from, and no training is judged.
         half_life: number of newer samples of the device's ring after which a training visits a sample half as
-            often: the newest of this number in every epoch, those before them in every second one, and so on;
-            None: all alike.
+            often: the newest of this number in every epoch, those before them in every second one, and so on.
+            Each training of a single layer then begins with the shipped weights: what has left the ring is
+            forgotten. None: all alike, and a training continues the one before.
 
     Raises:
         HeadError: a setting that no head can have; what depends on the model is refused by
@@ -49,7 +58,7 @@ class SGD:
         guard=None, balance=False, half_life=None)
     """
 
-    learning_rate: float | Literal["auto"] = 0.02
+    learning_rate: float | Literal["auto"] | AutoRate = 0.02
     loss: Loss = "cross_entropy"
     halve_every: int | None = None
     class_weights: Sequence[float] = ()
@@ -64,7 +73,7 @@ class SGD:
             raise HeadError(f"balance is {shown(self.balance)}; expected True or False")
         weights = items("class_weights", self.class_weights, "numbers, one for each class")
         frozen = items("frozen", self.frozen, "the indices of classes")
-        if self.learning_rate != "auto":
+        if not isinstance(self.learning_rate, AutoRate) and self.learning_rate != "auto":
             _set(self, "learning_rate", positive_number("learning_rate", self.learning_rate))
         _set(self, "class_weights", tuple(positive_number("a class weight", weight) for weight in weights))
         _set(self, "frozen", tuple(whole_number("a frozen class", index) for index in frozen))
@@ -82,7 +91,8 @@ class SGD:
             "trainer": "sgd",
             "weights": weights,
             "biases": biases,
-            "learning_rate": None if self.learning_rate == "auto" else self.learning_rate,
+            "learning_rate": self.learning_rate if isinstance(self.learning_rate, float) else None,
+            "prior": PRIOR,
             "loss": self.loss,
             "halve_every": self.halve_every or 0,
             "class_weights": list(self.class_weights),
@@ -148,7 +158,8 @@ class Prototype:
         layer: name of the Linear that ends the model; None: whichever does.
         start: the factory's samples, from whose means the head starts; None: it starts without samples.
         half_life: number of newer samples of a class after which its older ones count half, at most 32,768:
-            when a class has twice as many, its sums are halved. None: they are halved only at 65,536 samples.
+            when a class has twice as many, its sums are halved, and a sample that the head does not recognise
+            leaves one of those before it. 2 suits. None: they are halved only at 65,536 samples.
             What was halved is unlearnt and merged into other heads no more.
 
     Raises:
