@@ -292,6 +292,24 @@ def test_a_user_whose_features_are_larger_is_learnt_at_a_lower_rate() -> None:
     assert moved[0] / moved[1] == pytest.approx(4, rel=0.03)
 
 
+def test_a_training_with_a_half_life_begins_with_the_shipped_weights() -> None:
+    """Only the ring counts, not what earlier trainings learnt; one that continues another goes on."""
+    rng = np.random.default_rng(0)
+    weights, biases = rng.normal(0, 0.3, (3, 6)).astype(np.float32), np.zeros(3, np.float32)
+    features, label = rng.integers(-128, 128, (20, 6), np.int8), np.arange(20) % 3
+    for half_life in (None, 4):
+        settings = heads.SGD(0.05, half_life=half_life)
+        image = head_alone(weights, biases, scale=0.03, zero_point=0, settings=settings)
+        once, twice, parts = (_native.Head(image) for _ in range(3))
+        once.train(features, label, 6)
+        twice.train(features[::-1].copy(), label, 6)
+        twice.train(features, label, 6)
+        parts.train(features, label, 2)
+        parts.train(features, label, 4, 2)
+        assert (twice.state() == once.state()) == (half_life is not None)
+        assert parts.state() == once.state()
+
+
 def rate_of(features: np.ndarray, label: np.ndarray, weights: np.ndarray) -> float:
     """The rate by the features over a fixed one, by the first step that moves a weight."""
     biases = np.zeros(len(weights), np.float32)

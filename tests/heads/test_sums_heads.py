@@ -348,3 +348,19 @@ def test_states_that_no_samples_lead_to_are_solved_without_overflow(seed: int) -
     # Committing changes no sum.
     sums = slice(20, 20 + 4 * 3 * (1 + features))
     assert state[sums] == expected.state()[sums]
+
+
+def test_a_prototype_with_a_half_life_forgets_when_it_is_surprised() -> None:
+    """A class that moves: the sample that is not recognised leaves one of those before it."""
+    zeros = np.zeros((2, 2), np.float32), np.zeros(2, np.float32)
+    image = head_alone(*zeros, scale=1.0, zero_point=0, settings=heads.Prototype(half_life=50))
+    head = heads.PrototypeHead(image)
+    at = {"old": [100, 0], "new": [-100, 40], "other": [-100, -100]}
+    moved = torch.tensor([at["old"]] * 20 + [at["new"]], dtype=torch.int8)
+    head.fit(torch.tensor([at["other"]], dtype=torch.int8), [1])
+    head.fit(moved[:20], [0] * 20)
+    assert int(head.predict(moved[20:])[0]) == 1
+    head.fit(moved[20:], [0])
+    assert int(head.predict(moved[20:])[0]) == 0
+    # Of 20 samples one is left, and the new one: their mean is half way.
+    assert np.frombuffer(head.state(), "<u4")[2] == 2
