@@ -37,7 +37,7 @@ GOOD = Measured(
             "prototype": {"0": 70.0, "1": 87.0},
             "prototype alone": {"1": 86.0},
             "sgd": {"1": 84.0},
-            "sgd, best rate": {"1": 85.5},
+            "sgd, best rate": {"1": 84.5},
         }
     },
     judged=[
@@ -122,10 +122,11 @@ def test_accuracies_above_all_thresholds_pass(tmp_path: Path) -> None:
     assert status == 0 and "missed" not in text
     report = json.loads((tmp_path / "made/learning.json").read_text())
     assert report["gap_points"] == {"digits": {"sgd": pytest.approx(0.2), "lda": pytest.approx(-1.0)}}
-    assert report["auto_rate_gaps"] == {"watch": {"1": 1.5}}
+    assert report["auto_rate_gaps"] == {"watch": {"1": 0.5}}
     assert report["worst_arm"] == {"sgd": -1.0, "guarded": 0.0}
     assert report["personal_mean"]["guarded"] == 88.5 and report["sgd_cells"] == {
-        "digits": {ALL: pytest.approx(0.2)}
+        "digits": {ALL: pytest.approx(0.2)},
+        "watch": {ALL: 0.0},
     }
     assert report["watch"] == {"sgd": 93.5, "lda": 93.5, "logistic": 93.5, "generic": 93.5}
 
@@ -151,9 +152,22 @@ def test_a_cell_too_far_behind_float_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("head", "value"), [("sgd", 90.99), ("lda", 92.99)])
 def test_a_watch_too_low_is_named(tmp_path: Path, head: str, value: float) -> None:
-    watch = {ALL: {**GOOD.watch[ALL], head: value}}
+    watch = {ALL: {**GOOD.watch[ALL], head: value, f"float_{head}": value}}
     status, text = concluded(replace(GOOD, watch=watch), tmp_path / "learning.json")
     assert status == 1 and text.count("missed") == 1 and f"watch: {head} recognises {value} %" in text
+
+
+def test_a_watch_too_far_behind_float_is_named(tmp_path: Path) -> None:
+    watch = {ALL: {**GOOD.watch[ALL], "float_sgd": 94.6}}
+    status, text = concluded(replace(GOOD, watch=watch), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1 and "watch: sgd is 1.10 points behind float" in text
+
+
+def test_a_rate_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    shots = {"watch": {**GOOD.shots["watch"], "sgd": {"1": 83.9}}}
+    status, text = concluded(replace(GOOD, shots=shots), tmp_path / "learning.json")
+    assert status == 1 and text.count("missed") == 1
+    assert "sgd at 1 samples of each class is 0.60 points below the best of 8 fixed rates" in text
 
 
 @pytest.mark.parametrize(

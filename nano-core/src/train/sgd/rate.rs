@@ -86,7 +86,7 @@ impl SgdHead<'_> {
         let mut sums = Gradients { samples: count as u64, ..Gradients::default() };
         for (place, (features, word)) in (0..count).filter_map(|place| Some((place, chosen(place)?))) {
             self.shipped_errors(features, word);
-            self.counts.copy_from_slice(self.scratch);
+            self.counts.iter_mut().zip(&*self.scratch).for_each(|(own, &error)| *own = error);
             // Itself the last.
             for (other, (partner, class)) in (0..=place).filter_map(|other| Some((other, chosen(other)?))) {
                 if class != word {
@@ -135,7 +135,7 @@ impl SgdHead<'_> {
             false => (3 * odds + 384).clamp(-896, 448),
         };
         let samples = sums.samples as i32;
-        (samples * raised + PRIOR_SAMPLES * prior).div_euclid(samples + PRIOR_SAMPLES)
+        (samples * raised + PRIOR_SAMPLES * prior).checked_div_euclid(samples + PRIOR_SAMPLES).unwrap_or(prior)
     }
 
     /// The rate of a class in a training of balanced classes.
