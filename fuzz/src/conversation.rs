@@ -4,7 +4,7 @@ use nano_core::image::Image;
 use nano_core::{CheckedImage, Error, ops};
 use torch_nano_device::{
     Block, Class, GraphValue, Label, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings,
-    Sizes, frame,
+    Sizes, SpareCopy, frame,
 };
 
 use crate::builder::Aligned;
@@ -16,11 +16,11 @@ pub(crate) type Flash = Nor<512>;
 /// A session whose counter does not advance, so that answers do not depend on time.
 pub(crate) type Board<'a> = Session<'a, fn() -> u64, Flash>;
 
-const OPTIONS: Options = Options { ring: 3, frame: 64, settings: Settings { rejection: 0, save_interval: 0 } };
+const OPTIONS: Options = Options { ring: 3, frame: 64, copy: SpareCopy::Flash, settings: Settings { rejection: 0, save_interval: 0 } };
 
 /// The RAM that a session needs, filled with garbage.
 pub(crate) fn ram(image: &Image<'_>, options: Options) -> Vec<u32> {
-    let words = Sizes::of(image, options.ring, options.frame).words();
+    let words = Sizes::of(image, options.ring, options.frame, options.copy).words();
     vec![0xdead_beef; words.min(1 << 20)]
 }
 

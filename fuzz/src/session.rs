@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use nano_core::image::Image;
 use serde::{Deserialize, Serialize};
-use torch_nano_device::{HeadStorage, Options, Request, RequestHeader, Settings, frame};
+use torch_nano_device::{HeadStorage, Options, Request, RequestHeader, Settings, SpareCopy, frame};
 
 use crate::builder::Aligned;
 use crate::conversation::{self, Flash};
@@ -72,6 +72,7 @@ pub fn run(data: &[u8]) {
     let options = Options {
         ring: 1 + usize::from(setup.ring) % 8,
         frame: 64 + usize::from(setup.frame),
+        copy: SpareCopy::Flash,
         settings: setup.settings,
     };
     let mut left = Some(Left { flash, allowed: vec![None] });

@@ -24,11 +24,11 @@ use crate::window::Input;
 ///
 /// ```
 /// use nano_core::{CheckedImage, ops};
-/// use torch_nano_device::{Failure, NoFlash, Options, Session, Settings};
+/// use torch_nano_device::{Failure, NoFlash, Options, Session, Settings, SpareCopy};
 ///
 /// /// Shows the device a window of each class, trains, and predicts.
 /// fn personalize(image: CheckedImage<'_>, ram: &mut [u32], windows: &[&[i8]]) -> Result<u32, Failure> {
-///     let options = Options { ring: 128, frame: 512, settings: Settings::default() };
+///     let options = Options { ring: 128, frame: 512, copy: SpareCopy::Flash, settings: Settings::default() };
 ///     let Session { mut device, .. } = Session::<_, _>::new(image, ram, options, NoFlash, || 0)?;
 ///     for (class, &window) in (0..).zip(windows) {
 ///         device.learn(window, class)?;

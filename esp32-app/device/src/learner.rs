@@ -22,7 +22,10 @@ pub(crate) struct Learner<'a, H> {
     pub samples: Option<Samples<'a>>,
     /// Names given to classes.
     pub names: &'a mut [Name],
-    /// The spare record: a head's state, names and settings, as before the last change or as they arrive in parts.
+    /// The spare record: a head's state, names and settings, as before the last change or as they arrive in parts. With [`SpareCopy::Flash`] the part of a
+    /// record that is on its way to the flash.
+    ///
+    /// [`SpareCopy::Flash`]: crate::SpareCopy::Flash
     pub spare: &'a mut [u8],
     /// Bytes of a head's state that have arrived in `spare`.
     pub staged: usize,
@@ -61,6 +64,8 @@ pub(crate) enum Undo {
     Head { position: Option<RingPosition> },
     /// Restore state, names and settings from the spare record.
     Record,
+    /// Restore the head from the flash, where it was saved as number `count`, and the ring, if it was cleared, to this position.
+    Saved { count: u32, position: Option<RingPosition> },
 }
 
 impl<'a, H: Head<'a>> Learner<'a, H> {
@@ -114,20 +119,26 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         Some(taken_back)
     }
 
-    /// Copies the state to the spare record and runs `act`, whose change can then be undone. Callers validate first: from here on the
-    /// previous undo is gone.
+    /// Copies the state to the spare record, unless the flash has `kept` it, and runs `act`, whose change can then be undone. Callers validate first: from
+    /// here on the previous undo is gone.
     pub fn change<T>(
         &mut self,
+        kept: Option<u32>,
         act: impl FnOnce(&mut H, Option<&mut Samples<'a>>) -> Result<T, nano_core::Error>,
     ) -> Result<T, Failure> {
         self.end_training();
-        let state = self.head.state();
-        self.spare.get_mut(..state.len()).ok_or(Failure::State)?.copy_from_slice(state);
+        if kept.is_none() {
+            let state = self.head.state();
+            self.spare.get_mut(..state.len()).ok_or(Failure::State)?.copy_from_slice(state);
+        }
         self.staged = 0;
         self.replace_undo(None);
         let position = self.samples.as_ref().map(|samples| samples.ring.position());
         let result = act(&mut self.head, self.samples.as_mut())?;
-        self.undo = Some(Undo::Head { position });
+        self.undo = Some(match kept {
+            Some(count) => Undo::Saved { count, position },
+            None => Undo::Head { position },
+        });
         Ok(result)
     }
 
@@ -140,7 +151,7 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
     ) -> Result<Learned, Failure> {
         let Some(Samples { ring, displaced, displaced_target }) = &mut self.samples else {
             let start = counter();
-            self.change(|head, _| head.learn(features, target))?;
+            self.change(None, |head, _| head.learn(features, target))?;
             return Ok(Learned { samples: 0, ticks: counter() - start });
         };
         let (position, full) = (ring.position(), ring.len() == ring.capacity());
@@ -212,9 +223,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// # Errors
     /// [`Failure::NoHead`].
     pub fn commit(&mut self) -> Result<u64, Failure> {
+        let kept = self.keep_copy()?;
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let start = (self.counter)();
-        learner.change(|head, _| {
+        learner.change(kept, |head, _| {
             head.commit();
             Ok(())
         })?;
@@ -229,11 +241,19 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// # Errors
     /// [`Failure::NoHead`], [`Failure::NothingToUndo`].
     pub fn undo(&mut self) -> Result<(), Failure> {
+        let undo = self.learner.as_ref().ok_or(Failure::NoHead)?.undo.ok_or(Failure::NothingToUndo)?;
+        if let Undo::Saved { count, .. } = undo {
+            self.read_copy(count, false)?;
+        }
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let Learner { head, samples, names, spare, .. } = learner;
-        let (state, rest) = spare.split_at_mut_checked(head.state().len()).ok_or(Failure::State)?;
-        let undo = learner.undo.ok_or(Failure::NothingToUndo)?;
+        let (state, rest) = spare.split_at_mut_checked(head.state().len()).unwrap_or_default();
         match undo {
+            Undo::Saved { position, .. } => {
+                if let (Some(samples), Some(position)) = (samples, position) {
+                    samples.ring.rewind(position, None)?;
+                }
+            }
             Undo::Sample { position, full } => {
                 if let Some(Samples { ring, displaced, displaced_target }) = samples {
                     ring.rewind(position, full.then_some((&**displaced, *displaced_target)))?;
@@ -274,7 +294,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if learner.head.classes() == learner.names.len() {
             return Err(Failure::Full { capacity: learner.names.len() as u32 });
         }
-        let class = learner.change(|head, _| head.add_class())?;
+        let class = learner.change(None, |head, _| head.add_class())?;
         if let Some(name) = learner.names.get_mut(class) {
             *name = stored;
         }
@@ -290,7 +310,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let class = learner.class(self.model.image(), class.into())?;
         learner.head.check_growth()?;
-        learner.change(|head, _| head.forget(class))?;
+        learner.change(None, |head, _| head.forget(class))?;
         self.changed();
         Ok(())
     }
@@ -300,8 +320,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// # Errors
     /// [`Failure::State`] never on an image that was accepted.
     pub fn reset(&mut self) -> Result<(), Failure> {
-        if let Some(learner) = &mut self.learner {
-            learner.change(|head, samples| {
+        if self.learner.is_some() {
+            let kept = self.keep_copy()?;
+            let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+            learner.change(kept, |head, samples| {
                 head.reset();
                 if let Some(samples) = samples {
                     samples.ring.clear();

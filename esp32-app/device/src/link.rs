@@ -55,9 +55,9 @@ impl<'a> Link<'a> {
     ///
     /// ```
     /// # use nano_core::{CheckedImage, Error, ops};
-    /// # use torch_nano_device::{NoFlash, Options, Session, Settings};
+    /// # use torch_nano_device::{NoFlash, Options, Session, Settings, SpareCopy};
     /// # fn serve(image: CheckedImage<'_>, ram: &mut [u32], uart: &[u8]) -> Result<Vec<u8>, Error> {
-    /// let options = Options { ring: 128, frame: 512, settings: Settings::default() };
+    /// let options = Options { ring: 128, frame: 512, copy: SpareCopy::Flash, settings: Settings::default() };
     /// let Session { mut device, mut link } = Session::<_, _>::new(image, ram, options, NoFlash, || 0)?;
     /// let (mut arrived, mut sent) = (uart, Vec::new());
     /// while let Some(answer) = link.poll(&mut device, &mut arrived) {

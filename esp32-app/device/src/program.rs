@@ -95,7 +95,7 @@ pub struct ProgramRam<'a> {
 /// # use core::convert::Infallible;
 /// # use nano_core::{CheckedImage, Error};
 /// use torch_nano_device::{
-///     Board, Event, NoFlash, Options, Program, ProgramOptions, ProgramRam, Report, Sampled, SensingOptions, Session, Settings,
+///     Board, Event, NoFlash, Options, Program, ProgramOptions, ProgramRam, Report, Sampled, SensingOptions, Session, Settings, SpareCopy,
 ///     Smoothing,
 /// };
 ///
@@ -136,7 +136,7 @@ pub struct ProgramRam<'a> {
 /// }
 ///
 /// fn wear(image: CheckedImage<'_>, ram: &mut [u32], own: ProgramRam<'_>, mut wrist: Wrist) -> Result<(), Error> {
-///     let options = Options { ring: 128, frame: 512, settings: Settings { rejection: 16_384, save_interval: 1 } };
+///     let options = Options { ring: 128, frame: 512, copy: SpareCopy::Flash, settings: Settings { rejection: 16_384, save_interval: 1 } };
 ///     let session = Session::<_, _>::new(image, ram, options, NoFlash, wrist.clock)?;
 ///     // A window of 50 samples twice a second; decisions of three of five; training after ten windows without a label.
 ///     let smoothing = Smoothing::new(5, 3)?;

@@ -17,7 +17,7 @@ use crate::update_error::UpdateError;
 /// Bytes of saved [`Settings`]: rejection, two zeros, save interval.
 pub(crate) const SETTINGS: usize = 8;
 
-fn settings_bytes(settings: Settings) -> [u8; SETTINGS] {
+pub(crate) fn settings_bytes(settings: Settings) -> [u8; SETTINGS] {
     let word = u64::from(settings.rejection) | u64::from(settings.save_interval) << 32;
     word.to_le_bytes()
 }
@@ -38,7 +38,7 @@ pub(crate) fn exchange_names(own: &mut [Name], saved: &mut [u8]) {
 }
 
 /// Whether these are a valid record of this head: state, names and settings. Names and settings of any version have this format.
-fn is_record<'a>(head: &impl Head<'a>, state: &[u8], names: &[u8], settings: &[u8; SETTINGS]) -> bool {
+pub(crate) fn is_record<'a>(head: &impl Head<'a>, state: &[u8], names: &[u8], settings: &[u8; SETTINGS]) -> bool {
     let (places, rest) = names.as_chunks();
     let named = rest.is_empty() && places.iter().all(names::is_stored);
     named && settings[2..4] == [0; 2] && head.check_state(state).is_ok()
@@ -55,6 +55,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             // If it is not confirmed, the model before wants its head.
             return Err(UpdateError::Unconfirmed.into());
         }
+        self.give_up_overwritten_copy();
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         let (state, names, settings) =
             (learner.head.state(), learner.names.as_flattened(), settings_bytes(self.settings));
@@ -119,11 +120,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         (self.stats.changes, self.unsaved) = (0, 0);
     }
 
-    /// Loads the head, names and settings that were saved last, or before if those are damaged. Ends the open training.
+    /// Loads the head, names and settings that were saved last, or before if those are damaged. Ends the open training. With the spare copy in flash
+    /// ([`SpareCopy::Flash`](crate::SpareCopy::Flash)) it cannot be undone.
     ///
     /// # Errors
     /// [`Failure::NoHead`]; [`Failure::Storage`] if the flash holds no head of this model.
     pub fn load(&mut self) -> Result<SavedHead, Failure> {
+        if self.copy_is_in_flash() {
+            return self.load_in_place();
+        }
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         self.storage.newest()?;
         // From here on the spare copy is overwritten: if loading fails, there is nothing left to undo.
@@ -162,6 +167,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if end > length {
             return Err(Failure::Range { length: length as u32 });
         }
+        if self.copy_is_in_flash() {
+            self.stage(offset, bytes)?;
+            return Ok(Response::Received { length: end as u32 });
+        }
         self.end_training();
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let part = learner.spare.get_mut(begin..end).ok_or(Failure::Range { length: length as u32 })?;
@@ -178,6 +187,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         if learner.staged != length {
             return Err(Failure::Order { needed: learner.staged as u32, given: length as u32 });
         }
+        if self.copy_is_in_flash() {
+            return self.replace_by_staged(checksum);
+        }
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let state = learner.spare.get_mut(..length).ok_or(Failure::State)?;
         let computed = CRC32.checksum(state);
         if computed != checksum {

@@ -10,7 +10,7 @@ use crate::device::Device;
 use crate::learner::{Learner, Samples};
 use crate::link::Link;
 use crate::message::{Settings, Stats};
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, SpareCopy};
 use crate::storage::HeadStorage;
 
 /// Frames for fewer bytes could not carry a name with its fields.
@@ -24,6 +24,8 @@ pub struct Options {
     pub ring: usize,
     /// Bytes of inputs, tensors or states that one frame takes, at least 64.
     pub frame: usize,
+    /// Where the spare copy of the head is.
+    pub copy: SpareCopy,
     /// Settings, unless others were saved.
     pub settings: Settings,
 }
@@ -34,6 +36,7 @@ impl Options {
         // Number of labelled samples kept for learning.
         ring: 128,
         frame: 512,
+        copy: SpareCopy::Flash,
         // With one change per minute and a head of 1.3 KB, 16 pages of 4 KiB reach their 100,000 erases after 90 years.
         settings: Settings { rejection: 0, save_interval: 16 },
     };
@@ -72,7 +75,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
         if options.frame < SMALLEST_FRAME {
             return Err(Error::Length { name: "frame", needed: SMALLEST_FRAME, given: options.frame });
         }
-        let sizes = Sizes::of(&view, options.ring, options.frame);
+        let sizes = Sizes::of(&view, options.ring, options.frame, options.copy);
         let given = ram.len();
         if given < sizes.words() {
             return Err(Error::Length { name: "session RAM in words", needed: sizes.words(), given });
@@ -89,7 +92,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Session<'a, C, F, H> {
             let names = take(&mut ram, sizes.names())?;
             // RAM may hold anything, and a zero is no name.
             names.fill([0; _]);
-            let spare = take(&mut ram, sizes.record())?;
+            let spare = take(&mut ram, sizes.spare())?;
             let mut samples = None;
             if needed.uses_ring() {
                 let (places, count) = (sizes.places(), sizes.features());

@@ -6,6 +6,22 @@ use nano_core::train::HeadSizes;
 use crate::frame;
 use crate::names::Name;
 use crate::saving::SETTINGS;
+use crate::storage::LARGEST_ITEM;
+
+/// Where a session keeps the spare copy of its head: for undo, for judging a training, and for a head that arrives in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum SpareCopy {
+    /// In RAM.
+    Ram,
+    /// In flash, as an undo log: before a change the head is saved, unless the flash holds it as it is, and undo reads that save. Only of heads of several
+    /// layers whose saved record has 8 to 24 KiB: the flash of the firmware holds it twice, and a smaller copy is cheap in RAM. Loading a saved head cannot be
+    /// undone then, and a board without flash refuses to train.
+    Flash,
+}
+
+/// Bytes of the saved records whose spare copy is the flash's.
+const IN_FLASH: [usize; 2] = [8 << 10, 24 << 10];
 
 /// The sizes that a session's RAM depends on, known when a program is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,17 +37,20 @@ pub struct Sizes {
     pub ring: usize,
     /// Bytes of inputs, tensors or states that one frame takes.
     pub frame: usize,
+    /// Where the spare copy of the head is.
+    pub copy: SpareCopy,
 }
 
 impl Sizes {
-    /// The sizes of an image, with a ring of `ring` places and frames for `frame` bytes.
-    pub fn of(image: &Image<'_>, ring: usize, frame: usize) -> Self {
+    /// The sizes of an image, with a ring of `ring` places, frames for `frame` bytes and the spare copy in `copy`.
+    pub fn of(image: &Image<'_>, ring: usize, frame: usize, copy: SpareCopy) -> Self {
         Sizes {
             arena: image.arena_length(),
             layers: image.nodes().count(),
             head: image.head().map(HeadSizes::of),
             ring,
             frame,
+            copy,
         }
     }
 
@@ -65,7 +84,7 @@ impl Sizes {
             ("profile", self.profiled().saturating_mul(4)),
             ("head", self.head_words().saturating_mul(4)),
             ("head", self.names().saturating_mul(size_of::<Name>())),
-            ("head's copy", self.record()),
+            ("head's copy", self.spare()),
             ("ring", places.saturating_mul(self.features())),
             ("ring", places.saturating_mul(4)),
         ]
@@ -107,7 +126,20 @@ impl Sizes {
         }
     }
 
-    /// Bytes of a saved record: state, names, settings. The spare copy of the head has the same size.
+    /// Bytes of the spare copy in RAM: a record, or the part of one that is on its way to the flash.
+    pub(crate) const fn spare(&self) -> usize {
+        let (record, [least, most]) = (self.record(), IN_FLASH);
+        match self.head {
+            Some(head)
+                if head.is_large() && matches!(self.copy, SpareCopy::Flash) && least <= record && record <= most =>
+            {
+                LARGEST_ITEM
+            }
+            _ => record,
+        }
+    }
+
+    /// Bytes of a saved record: state, names, settings.
     pub(crate) const fn record(&self) -> usize {
         match self.head {
             Some(_) => {

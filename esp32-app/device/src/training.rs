@@ -1,7 +1,7 @@
 //! Training in slices: each answers within a bounded time, and a request between two slices can stop the training.
 
 use embedded_storage::nor_flash::NorFlash;
-use nano_core::train::{Head, Training};
+use nano_core::train::{Head, Score, Training, score_aside};
 
 use crate::device::Device;
 use crate::failure::Failure;
@@ -31,6 +31,8 @@ pub(crate) struct OpenTraining {
     /// Its number among all trainings since the start.
     number: u32,
     training: Training,
+    /// How well the head did on the samples kept aside when it began; only if its spare copy is in flash.
+    pub(crate) before: Score,
     /// Ticks of the counter spent in it.
     ticks: u64,
 }
@@ -50,9 +52,15 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             return Err(Failure::EmptyRing);
         }
         let training = Training::new(ring, first_epoch, epochs)?;
-        learner.change(|_, _| Ok(()))?;
+        let kept = self.keep_copy()?;
+        let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
+        learner.change(kept, |_, _| Ok(()))?;
+        let before = match (kept, &learner.samples) {
+            (Some(_), Some(samples)) => score_aside(&mut learner.head, &samples.ring)?,
+            _ => Score::default(),
+        };
         learner.trainings = learner.trainings.wrapping_add(1);
-        learner.training = Some(OpenTraining { number: learner.trainings, training, ticks: 0 });
+        learner.training = Some(OpenTraining { number: learner.trainings, training, before, ticks: 0 });
         Ok(())
     }
 
@@ -109,6 +117,10 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     /// Ends the open training, if there is one, where it is; returns whether it was taken back.
     pub(crate) fn end_training(&mut self) -> bool {
+        if let Some(taken_back) = self.end_training_of_kept() {
+            self.change_ended();
+            return taken_back;
+        }
         let Some(taken_back) = self.learner.as_mut().and_then(|learner| learner.end_training()) else { return false };
         self.change_ended();
         taken_back

@@ -7,7 +7,7 @@ use nano_core::{CheckedImage, Kernel};
 use crate::device::Device;
 use crate::failure::Failure;
 use crate::graph;
-use crate::sizes::Sizes;
+use crate::sizes::{Sizes, SpareCopy};
 use crate::update::{Slots, UpdateState};
 use crate::update_error::UpdateError;
 
@@ -22,6 +22,8 @@ pub struct Capacity<'k> {
     pub ring: usize,
     /// [`Options::frame`](crate::Options::frame).
     pub frame: usize,
+    /// [`Options::copy`](crate::Options::copy).
+    pub copy: SpareCopy,
     /// Of a program that senses by itself, the bytes of inputs and first output for which it has RAM.
     pub window: Option<[usize; 2]>,
 }
@@ -34,7 +36,7 @@ impl<'k> Capacity<'k> {
     pub fn check<'h, H: Head<'h>>(&self, bytes: &'k [u8]) -> Result<CheckedImage<'k>, UpdateError> {
         let image = CheckedImage::new(bytes, self.kernels)?;
         let view = image.image();
-        let words = Sizes::of(view, self.ring, self.frame).words();
+        let words = Sizes::of(view, self.ring, self.frame, self.copy).words();
         if words > self.words {
             let [needed, given] = [words, self.words].map(|words| (words as u32).saturating_mul(4));
             return Err(UpdateError::Ram { needed, given });

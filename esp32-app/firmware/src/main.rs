@@ -43,6 +43,7 @@ const RAM: Sizes = Sizes {
     head: model::HEAD,
     ring: OPTIONS.ring,
     frame: OPTIONS.frame,
+    copy: OPTIONS.copy,
 };
 
 /// The chip's facts.
@@ -68,6 +69,7 @@ const CAPACITY: Capacity<'static> = Capacity {
     words: WORDS,
     ring: OPTIONS.ring,
     frame: OPTIONS.frame,
+    copy: OPTIONS.copy,
     window: if cfg!(feature = "sensing") { Some([model::INPUT_LENGTH, model::OUTPUT_LENGTH]) } else { None },
 };
 

@@ -2,7 +2,7 @@
 
 use nano_core::train::AnyHead;
 use nano_core::{CheckedImage, Error};
-use torch_nano_device::{Capacity, ImageSlots, Options, Session, Settings, Slots};
+use torch_nano_device::{Capacity, ImageSlots, Options, Session, Settings, Slots, SpareCopy};
 
 use crate::flash::Flash;
 use crate::{board, kernels};
@@ -13,6 +13,8 @@ const RAM_WORDS: usize = 3 << 20;
 const RING: usize = 1024;
 /// Most inputs fit one frame; images take several.
 const FRAME: usize = 4096;
+/// As on the chips.
+const COPY: SpareCopy = Options::CHIP.copy;
 
 /// All of the board's RAM for models. There is only one: call this once.
 pub fn ram() -> &'static mut [u32] {
@@ -37,7 +39,8 @@ impl Started {
     pub fn new(window: impl FnOnce(&CheckedImage<'static>) -> Option<[usize; 2]>) -> Result<Self, Error> {
         let own = CheckedImage::new(board::image(), kernels::KERNELS)?;
         let window = window(&own);
-        let capacity = Capacity { kernels: kernels::KERNELS, words: RAM_WORDS, ring: RING, frame: FRAME, window };
+        let capacity =
+            Capacity { kernels: kernels::KERNELS, words: RAM_WORDS, ring: RING, frame: FRAME, copy: COPY, window };
         let mut slots = ImageSlots::new(Flash::slots(), own.image().id());
         // A flash that cannot be read has no update.
         let found = slots.start(|image| capacity.check::<AnyHead<'_>>(image).is_ok()).ok().flatten();
@@ -55,7 +58,7 @@ impl Started {
         settings: Settings,
     ) -> Result<Session<'static, impl FnMut() -> u64, Flash>, Error> {
         static mut SLOTS: Option<ImageSlots<Flash>> = None;
-        let options = Options { ring: RING, frame: FRAME, settings };
+        let options = Options { ring: RING, frame: FRAME, copy: COPY, settings };
         let Started { image, slots, capacity } = self;
         let mut session = match Session::<_, _>::new(image, ram, options, Flash::heads(), board::instructions) {
             Err(_) if slots.state().trial => board::restart(),

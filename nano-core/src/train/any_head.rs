@@ -43,6 +43,11 @@ impl HeadSizes {
         with_trainer!(self.trainer, T => T::USES_RING, false)
     }
 
+    /// [`Head::LARGE`] of its trainer.
+    pub const fn is_large(&self) -> bool {
+        with_trainer!(self.trainer, T => <T<'_> as Head<'_>>::LARGE, false)
+    }
+
     /// Words of RAM that [`Head::new`] needs: the state and room to work in.
     pub const fn words(&self) -> usize {
         self.memory().words()
@@ -71,6 +76,7 @@ impl AnyHead<'_> {
 
 impl<'a> Head<'a> for AnyHead<'a> {
     const NAME: &'static str = "AnyHead";
+    const LARGE: bool = true;
 
     fn runs(trainer: u32) -> bool {
         with_trainer!(trainer, T => <T<'a> as Head<'a>>::runs(trainer), false)

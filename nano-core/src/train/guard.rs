@@ -32,7 +32,7 @@ pub struct Score {
 
 impl Score {
     /// Whether it is clearly better than `other`, of the same samples.
-    fn beats(self, other: Self) -> bool {
+    pub fn beats(self, other: Self) -> bool {
         self.recognised > other.recognised || self.recognised == other.recognised && 4 * self.error <= other.error
     }
 }
@@ -66,7 +66,11 @@ pub fn take_back_if_worse<'a>(
     Ok(taken_back)
 }
 
-fn score_aside<'a>(head: &mut impl Head<'a>, ring: &FeatureRing<'_>) -> Result<Score, Error> {
+/// How well a head does on the samples of `ring` that are kept aside.
+///
+/// # Errors
+/// Those of [`Head::score`].
+pub fn score_aside<'a>(head: &mut impl Head<'a>, ring: &FeatureRing<'_>) -> Result<Score, Error> {
     let mut sum = Score::default();
     for (features, word) in (0..ring.aside_len()).filter_map(|index| ring.aside(index)) {
         sum += head.score(features, head.target(word))?;

@@ -19,6 +19,9 @@ pub trait Head<'a>: Sized {
     /// The trainer, as errors name it.
     const NAME: &'static str;
 
+    /// Whether its state may be so large that a device keeps the spare copy of it in flash.
+    const LARGE: bool = false;
+
     /// Whether a program with this type can run heads of this trainer, a code as in [`HeadRecord::trainer`](crate::image::HeadRecord::trainer).
     fn runs(trainer: u32) -> bool;
 

@@ -129,7 +129,7 @@ pub use aggregation::Update;
 pub use confidence::{Certainty, LARGEST_TEMPERATURE, TEMPERATURE_STEPS, certainty};
 #[cfg(feature = "alloc")]
 pub use descent::Descent;
-pub use guard::{Score, take_back_if_worse};
+pub use guard::{Score, score_aside, take_back_if_worse};
 pub use head::Head;
 pub(crate) use head::only_once;
 #[cfg(feature = "alloc")]

@@ -56,13 +56,13 @@ pub(crate) fn classifier_ram(py: Python<'_>, image: SharedImage) -> PyResult<Bou
 #[pyfunction]
 pub(crate) fn session_ram(py: Python<'_>, image: SharedImage, senses: bool) -> PyResult<Bound<'_, PyDict>> {
     let image = image.checked().image();
-    let Options { ring, frame, .. } = Options::CHIP;
+    let Options { ring, frame, copy, .. } = Options::CHIP;
     let purposes = PyDict::new(py);
     let add = |purpose: &str, bytes: usize| {
         let before = purposes.get_item(purpose)?.map_or(Ok(0), |before| before.extract::<usize>())?;
         purposes.set_item(purpose, before + bytes)
     };
-    for (purpose, bytes) in Sizes::of(image, ring, frame).parts() {
+    for (purpose, bytes) in Sizes::of(image, ring, frame, copy).parts() {
         let bytes = bytes.div_ceil(4) * 4;
         if purpose == "arena" {
             add(purpose, bytes - image.constants_in_ram())?;
@@ -85,8 +85,8 @@ pub(crate) fn session_ram(py: Python<'_>, image: SharedImage, senses: bool) -> P
 #[pyfunction]
 pub(crate) fn training_ram(layers: Vec<Layer<'_>>) -> PyResult<usize> {
     let head = Some(TrainedLayer::head_sizes(&read_layers(layers)?));
-    let Options { ring, frame, .. } = Options::CHIP;
-    let parts = Sizes { arena: 0, layers: 0, head, ring, frame }.parts();
+    let Options { ring, frame, copy, .. } = Options::CHIP;
+    let parts = Sizes { arena: 0, layers: 0, head, ring, frame, copy }.parts();
     let learning = parts.iter().filter(|(purpose, _)| !matches!(*purpose, "frames" | "profile"));
     Ok(learning.map(|(_, bytes)| bytes.div_ceil(4) * 4).sum())
 }
@@ -122,8 +122,8 @@ impl SimulatedDevice {
     #[new]
     #[pyo3(signature = (image, flash = None, *, ring = 1024, frame = 4096))]
     fn new(image: SharedImage, flash: Option<Vec<u8>>, ring: usize, frame: usize) -> PyResult<Self> {
-        let words = Sizes::of(image.checked().image(), ring, frame).words();
-        let options = Options { ring, frame, settings: Settings::default() };
+        let options = Options { ring, frame, settings: Settings::default(), ..Options::CHIP };
+        let words = Sizes::of(image.checked().image(), ring, frame, options.copy).words();
         let flash = MemoryFlash(flash.unwrap_or_else(|| vec![0xff; PAGES * PAGE]));
         let memory = Memory { image, ram: MutBorrow::new(lend("device", words)?) };
         let board = Board::try_new(memory, |memory| {

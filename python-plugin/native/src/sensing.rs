@@ -202,13 +202,13 @@ impl SensingTwin {
     fn new(image: SharedImage, recorded: Vec<u8>, flash: Vec<u8>, ring: usize) -> PyResult<Self> {
         let view = image.checked().image();
         let frame = 64;
-        let words = Sizes::of(view, ring, frame).words();
+        let words = Sizes::of(view, ring, frame, Options::CHIP.copy).words();
         let zeros = |length: usize| MutBorrow::new(vec![0; length]);
         let (window, features) = (zeros(view.input(0).range().len()), zeros(view.output(0).range().len()));
         let memory = Memory { image, recorded, ram: MutBorrow::new(lend("device", words)?), window, features };
         let board = Board::try_new(memory, |memory| {
             let sensor = RecordedSensor::read(&memory.recorded).ok_or_else(|| refuse("this is no recorded sensor"))?;
-            let options = Options { ring, frame, settings: sensor.settings };
+            let options = Options { ring, frame, settings: sensor.settings, ..Options::CHIP };
             let (image, ram) = (*memory.image.checked(), memory.ram.borrow_mut());
             let session = Session::<_, _, AnyHead<'_>>::new(image, ram, options, MemoryFlash(flash), (|| 0) as Clock);
             let mut session = session.map_err(refuse)?;

@@ -13,6 +13,7 @@
 
 mod hidden;
 mod records;
+mod staged;
 
 use core::ops::Range;
 
@@ -20,7 +21,9 @@ use embedded_storage::nor_flash::NorFlash;
 
 use crate::frame::CRC32;
 use crate::saved_head::{SavedHead, StorageError};
-use records::{ChunkHeader, FORMAT, LARGEST_ITEM, OVERHEAD, SEAL, Seal};
+pub(crate) use records::LARGEST_ITEM;
+use records::{ChunkHeader, FORMAT, OVERHEAD, SEAL, Seal};
+use staged::Staged;
 
 const HEADER: usize = size_of::<ChunkHeader>();
 
@@ -33,6 +36,8 @@ pub struct HeadStorage<F> {
     heads: Result<[Option<Seal>; 2], StorageError>,
     /// The largest generation seen, whether its head is complete or not.
     generation: u32,
+    /// A record that arrives in parts.
+    staged: Option<Staged>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -67,7 +72,7 @@ impl<F: NorFlash> HeadStorage<F> {
     /// The storage in `flash` for heads of the model `model_id`, whose head has the id `head_id`
     /// ([`HeadRecord::id`](nano_core::image::HeadRecord::id)). Scans the flash.
     pub fn new(flash: F, model_id: u32, head_id: u32) -> Self {
-        let mut storage = HeadStorage { flash, model_id, head_id, heads: Ok([None; 2]), generation: 0 };
+        let mut storage = HeadStorage { flash, model_id, head_id, heads: Ok([None; 2]), generation: 0, staged: None };
         storage.heads = storage.look();
         storage
     }
@@ -139,6 +144,21 @@ impl<F: NorFlash> HeadStorage<F> {
     /// [`StorageError::OtherModel`] or [`StorageError::OtherFormat`] without `replace`, [`StorageError::TooSmall`],
     /// [`StorageError::NotWritten`], [`StorageError::Driver`].
     pub fn save(&mut self, parts: &[&[u8]], replace: bool) -> Result<(), StorageError> {
+        let (half, mut seal) = self.next(parts.iter().map(|part| part.len()).sum(), replace)?;
+        let mut digest = CRC32.digest();
+        parts.iter().for_each(|part| digest.update(part));
+        seal.checksum = digest.finalize();
+        // If it fails, the newest head stays: the other half has not been touched.
+        self.save_to(half, parts, &seal)?;
+        let falls_back = self.heads?[half.other() as usize].is_some_and(|other| {
+            (other.format, other.head_id, other.length) == (seal.format, seal.head_id, seal.length)
+        });
+        if falls_back { Ok(()) } else { self.save_to(half.other(), parts, &seal) }
+    }
+
+    /// The half for the next record, of `length` bytes, and its seal without the CRC.
+    fn next(&mut self, length: usize, replace: bool) -> Result<(Half, Seal), StorageError> {
+        self.staged = None;
         if self.heads.is_err() {
             self.heads = self.look();
         }
@@ -147,33 +167,25 @@ impl<F: NorFlash> HeadStorage<F> {
             Err(StorageError::OtherModel { .. } | StorageError::OtherFormat { .. }) if replace => (),
             Err(error) => return Err(error),
         }
-        let length = parts.iter().map(|part| part.len()).sum::<usize>();
         let chunks = length.div_ceil(Self::CHUNK);
         let needed = 2 * ((chunks + 1).div_ceil(Self::ITEMS_PER_PAGE) + 1) as u32;
         let given = self.pages();
         if given < needed || chunks > u16::MAX.into() {
             return Err(StorageError::TooSmall { needed, given });
         }
-        let mut digest = CRC32.digest();
-        parts.iter().for_each(|part| digest.update(part));
         let half = self.newest_of_all()?.map_or(Half::First, |(newest, _)| newest.other());
+        self.generation = self.generation.wrapping_add(1);
         let seal = Seal {
             kind: SEAL,
             format: FORMAT,
             chunks: chunks as u16,
-            generation: self.generation.wrapping_add(1),
+            generation: self.generation,
             model_id: self.model_id,
             head_id: self.head_id,
             length: length as u32,
-            checksum: digest.finalize(),
+            checksum: 0,
         };
-        self.generation = seal.generation;
-        // If it fails, the newest head stays: the other half has not been touched.
-        self.save_to(half, parts, &seal)?;
-        let falls_back = self.heads?[half.other() as usize].is_some_and(|other| {
-            (other.format, other.head_id, other.length) == (seal.format, seal.head_id, seal.length)
-        });
-        if falls_back { Ok(()) } else { self.save_to(half.other(), parts, &seal) }
+        Ok((half, seal))
     }
 
     fn save_to(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<(), StorageError> {

@@ -16,7 +16,7 @@ use crate::saved_head::StorageError;
 /// Version of what is stored; raised whenever an older reader would misread it.
 pub(super) const FORMAT: u8 = 2;
 /// The largest item in bytes: eight of them fill a page of 4 KiB.
-pub(super) const LARGEST_ITEM: usize = 500;
+pub(crate) const LARGEST_ITEM: usize = 500;
 /// Bytes that `sequential-storage` adds to an item.
 pub(super) const OVERHEAD: usize = 8;
 pub(super) const CHUNK: u8 = 1;
@@ -96,25 +96,34 @@ impl<F: NorFlash> HeadStorage<F> {
 
     /// Reads the record of a seal; returns whether it is complete and its CRC is right.
     pub(super) fn read_record(&mut self, half: Half, seal: &Seal, record: &mut [u8]) -> Result<bool, StorageError> {
-        let range = self.range(half);
-        let copy = |item: &[u8]| {
-            if let Ok((header, bytes)) = ChunkHeader::read_from_prefix(item)
-                && (header.kind, header.generation) == (CHUNK, seal.generation)
-                && let Some(place) = record.get_mut(usize::from(header.index) * Self::CHUNK..)
-                && let Some(place) = place.get_mut(..bytes.len())
-            {
+        self.each_chunk(half, seal, |offset, bytes| {
+            if let Some(place) = record.get_mut(offset..).and_then(|rest| rest.get_mut(..bytes.len())) {
                 place.copy_from_slice(bytes);
             }
-        };
-        read(&mut self.flash, range, copy)?;
+        })?;
         Ok(CRC32.checksum(record) == seal.checksum)
+    }
+
+    /// Calls `see` with each part of a seal's record and its offset.
+    pub(super) fn each_chunk(
+        &mut self,
+        half: Half,
+        seal: &Seal,
+        mut see: impl FnMut(usize, &[u8]),
+    ) -> Result<(), StorageError> {
+        let range = self.range(half);
+        let look = |item: &[u8]| {
+            if let Ok((header, bytes)) = ChunkHeader::read_from_prefix(item)
+                && (header.kind, header.generation) == (CHUNK, seal.generation)
+            {
+                see(usize::from(header.index) * Self::CHUNK, bytes);
+            }
+        };
+        read(&mut self.flash, range, look).map(|_| ())
     }
 
     /// Writes a record and its seal; returns whether the queue accepted all of it.
     pub(super) fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<bool, StorageError> {
-        let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
-        let flash = AsyncFlash { flash: &mut self.flash, access: Access::Write };
-        let mut queue = QueueStorage::new(flash, config, Cache::new_uncached());
         let mut bytes = parts.iter().copied().flatten().copied();
         let mut buffer = Buffer([0; LARGEST_ITEM]);
         for index in 0..seal.chunks {
@@ -122,11 +131,19 @@ impl<F: NorFlash> HeadStorage<F> {
             let item = header.as_bytes().iter().copied().chain(bytes.by_ref().take(Self::CHUNK));
             let length = buffer.0.iter_mut().zip(item).map(|(place, byte)| *place = byte).count();
             let (item, _) = buffer.0.split_at(length.min(LARGEST_ITEM));
-            if !done(block_on(queue.push(item, true)))? {
+            if !self.push(half, item)? {
                 return Ok(false);
             }
         }
-        done(block_on(queue.push(seal.as_bytes(), true)))
+        self.push(half, seal.as_bytes())
+    }
+
+    /// Writes an item; returns whether the queue accepted it.
+    pub(super) fn push(&mut self, half: Half, item: &[u8]) -> Result<bool, StorageError> {
+        let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
+        let flash = AsyncFlash { flash: &mut self.flash, access: Access::Write };
+        let mut queue = QueueStorage::new(flash, config, Cache::new_uncached());
+        done(block_on(queue.push(item, true)))
     }
 }
 

@@ -7,7 +7,7 @@ use nano_core::train::{Descent, LARGEST_EPOCHS, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
     Block, Class, Failure, GraphValue, Label, MemoryFlash, Options, Request, Response, ResponseHeader, Session,
-    Settings, Sizes, frame,
+    Settings, Sizes, SpareCopy, frame,
 };
 
 use crate::builder::{Aligned, Builder, Window, conv_net, descent, head_net, layers_head, residual_net, two_by_two};
@@ -17,7 +17,8 @@ use crate::stream::{encoded, send_in_pieces};
 
 const FRAME: usize = 64;
 const RING: usize = 3;
-const OPTIONS: Options = Options { ring: RING, frame: FRAME, settings: Settings { rejection: 0, save_interval: 2 } };
+const OPTIONS: Options =
+    Options { ring: RING, frame: FRAME, copy: SpareCopy::Ram, settings: Settings { rejection: 0, save_interval: 2 } };
 /// Words of RAM; images that need more are skipped.
 const LARGEST_RAM: usize = 1 << 20;
 const MUTATIONS: u64 = 10_000;
@@ -151,7 +152,7 @@ fn any_request<'a>(view: &Image<'_>, bytes: &'a [u8], names: &'a [String], rando
 fn interrogate(image: &Aligned, seed: u64, requests: usize) -> bool {
     let mut random = fastrand::Rng::with_seed(seed);
     let Ok(view) = Image::new(image.bytes()) else { return false };
-    let words = Sizes::of(&view, RING, FRAME).words();
+    let words = Sizes::of(&view, RING, FRAME, SpareCopy::Ram).words();
     if words > LARGEST_RAM {
         return false;
     }

@@ -5,7 +5,7 @@ use nano_core::train::{Head, certainty};
 use nano_core::{Alias, CheckedImage, Kernel, Model, Node, Operator, Output, Quantization, Run, ops};
 use torch_nano_device::{
     Block, ElementType, Failure, GraphValue, NoFlash, Options, Request, Response, Sensing, SensingOptions, Session,
-    Sizes, Smoothing,
+    Sizes, Smoothing, SpareCopy,
 };
 use zerocopy::IntoBytes;
 
@@ -91,7 +91,7 @@ fn inputs_and_outputs_are_sent_one_after_the_other_in_any_parts() {
         for frame in [SHORT, FRAME] {
             let options = Options { frame, ..OPTIONS };
             let view = Image::new(image.bytes()).unwrap();
-            let mut ram = vec![0xdead_beef; Sizes::of(&view, RING, frame).words()];
+            let mut ram = vec![0xdead_beef; Sizes::of(&view, RING, frame, SpareCopy::Ram).words()];
             let mut session = session_with(&image, &mut ram, options, NoFlash);
             for seed in 0..20 {
                 let input = bytes(input_length, seed);

@@ -21,6 +21,7 @@ mod refused_states;
 mod requests;
 mod saving;
 mod sensing;
+mod spare_copy;
 mod stream;
 mod tasks;
 mod training;

@@ -4,7 +4,7 @@ use embedded_io::{ErrorKind, ErrorType, Read, Write};
 use nano_core::image::Image;
 use nano_core::train::{AnyHead, HeadSizes};
 use nano_core::{CheckedImage, Error, ops};
-use torch_nano_device::{NoFlash, Options, Request, Response, Session, Sizes};
+use torch_nano_device::{NoFlash, Options, Request, Response, Session, Sizes, SpareCopy};
 
 use crate::builder::{Aligned, conv_net, head_net, place};
 use crate::stream::{FRAME, OPTIONS, RING, ask, encoded, input, ram, session};
@@ -48,14 +48,17 @@ fn a_head_needs_a_ring_and_a_model_without_one_does_not() {
     // Without a head the ring takes no RAM.
     let image = conv_net().image();
     let view = Image::new(image.bytes()).unwrap();
-    assert_eq!(Sizes::of(&view, 0, FRAME).words(), Sizes::of(&view, 1 << 20, FRAME).words());
+    assert_eq!(
+        Sizes::of(&view, 0, FRAME, SpareCopy::Ram).words(),
+        Sizes::of(&view, 1 << 20, FRAME, SpareCopy::Ram).words()
+    );
 }
 
 #[test]
 fn sizes_beyond_all_memory_do_not_wrap_around() {
     let image = head_net().image();
     let view = Image::new(image.bytes()).unwrap();
-    let sizes = Sizes::of(&view, RING, FRAME);
+    let sizes = Sizes::of(&view, RING, FRAME, SpareCopy::Ram);
     let head = sizes.head.unwrap();
     for sizes in [
         Sizes { head: Some(HeadSizes { classes: usize::MAX, ..head }), ..sizes },

@@ -9,7 +9,7 @@ use nano_core::train::{Head, Loss};
 use nano_core::{CheckedImage, ops};
 use torch_nano_device::{
     Block, Class, Label, NoFlash, Options, Request, RequestHeader, Response, ResponseHeader, Session, Settings, Sizes,
-    frame,
+    SpareCopy, frame,
 };
 
 use crate::builder::{Aligned, descent, head_net, layers_head};
@@ -19,12 +19,12 @@ pub const RING: usize = 4;
 /// Bytes of a frame, which holds a whole input of these models.
 pub const FRAME: usize = 256;
 pub const OPTIONS: Options =
-    Options { ring: RING, frame: FRAME, settings: Settings { rejection: 0, save_interval: 0 } };
+    Options { ring: RING, frame: FRAME, copy: SpareCopy::Ram, settings: Settings { rejection: 0, save_interval: 0 } };
 
 /// The RAM that a session of `image` needs, and no more.
 pub fn ram(image: &Aligned) -> Vec<u32> {
     // The initial contents of the RAM must have no effect.
-    vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING, FRAME).words()]
+    vec![0xdead_beef; Sizes::of(&Image::new(image.bytes()).unwrap(), RING, FRAME, SpareCopy::Ram).words()]
 }
 
 /// A session whose counter advances by 5 whenever it is read.

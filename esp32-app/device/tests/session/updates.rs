@@ -7,7 +7,7 @@ use nano_core::image::{Image, Tensor};
 use nano_core::train::{AnyHead, Head, SgdHead};
 use nano_core::{Kernel, ops};
 use torch_nano_device::{
-    Capacity, Failure, ImageSlots, Request, RequestHeader, Response, Session, Settings, Slots, StorageError,
+    Capacity, Failure, ImageSlots, Request, RequestHeader, Response, Session, Settings, Slots, SpareCopy, StorageError,
     UpdateError, UpdateState, frame,
 };
 
@@ -43,7 +43,7 @@ impl Board {
     /// Starts the board, passes its session to `act`, and cuts its power.
     fn life<H: Head<'static>, T>(&mut self, act: impl FnOnce(&mut Session<'static, fn() -> u64, Flash, H>) -> T) -> T {
         let &mut Board { own, kernels, words, window, .. } = self;
-        let capacity = Capacity { kernels, words, ring: RING, frame: FRAME, window };
+        let capacity = Capacity { kernels, words, ring: RING, frame: FRAME, copy: SpareCopy::Ram, window };
         let base = Image::new(own.bytes()).unwrap().id();
         let mut slots = ImageSlots::new(self.slots.clone().after_power_on(), base);
         let found = slots.start(|image| capacity.check::<H>(image).is_ok()).unwrap();

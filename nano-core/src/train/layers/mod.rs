@@ -191,6 +191,7 @@ impl<'a> LayersHead<'a> {
 
 impl<'a> Head<'a> for LayersHead<'a> {
     const NAME: &'static str = "LayersHead";
+    const LARGE: bool = true;
 
     fn runs(trainer: u32) -> bool {
         trainer == Self::TRAINER

@@ -426,6 +426,11 @@ pub fn descent(learning_rate: f64, loss: Loss) -> Descent {
 
 /// A head of two layers, with four hidden features and a ReLU between them; its weights repeat.
 pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDescription {
+    wide_layers_head(features, 4, outputs, descent)
+}
+
+/// [`layers_head`] with so many outputs of the first layer.
+pub fn wide_layers_head(features: usize, hidden: usize, outputs: usize, descent: Descent) -> HeadDescription {
     let layer = |inputs: usize, outputs: usize, clamp_low| TrainedLayer {
         clamp_low,
         range: (-0.5, 1.0),
@@ -434,6 +439,6 @@ pub fn layers_head(features: usize, outputs: usize, descent: Descent) -> HeadDes
             vec![0.1; outputs],
         )
     };
-    let layers = vec![layer(features, 4, Some(0.0)), layer(4, outputs, None)];
+    let layers = vec![layer(features, hidden, Some(0.0)), layer(hidden, outputs, None)];
     HeadDescription::Layers(LayersDescription { layers, descent })
 }
