@@ -4,6 +4,8 @@
 //! one save leaves the copy alone; before a second one the open training is judged, and the change can no longer be undone. A head that arrives in parts is
 //! written to the other half, and is no head until it is sealed. After a power cut at any moment the flash holds the head before the change, or one that was
 //! saved after it.
+//!
+//! Nothing here is inlined: buffers for the flash would deepen the stack of calls that have the copy in RAM.
 
 use embedded_storage::nor_flash::NorFlash;
 use nano_core::train::{Head, score_aside};
@@ -41,6 +43,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     ///
     /// # Errors
     /// Those of [`Device::save`]: what cannot be taken back is not begun.
+    #[inline(never)]
     pub(crate) fn keep_copy(&mut self) -> Result<Option<u32>, Failure> {
         if !self.copy_is_in_flash() {
             return Ok(None);
@@ -53,6 +56,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// The number of the newest save if its state is that of the head.
+    #[inline(never)]
     fn saved_as_it_is(&mut self) -> Result<Option<u32>, Failure> {
         let lengths = self.lengths();
         let (Some(learner), Ok(saved)) = (&self.learner, self.storage.newest()) else { return Ok(None) };
@@ -71,6 +75,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// # Errors
     /// [`StorageError::Damaged`] if the flash does not hold it, and nothing is changed. [`StorageError::Driver`], and [`Failure::State`] or what
     /// [`Head::check_state`] refuses: the head is then that of the image if it was changed.
+    #[inline(never)]
     pub(crate) fn read_copy(&mut self, count: u32, whole: bool) -> Result<(), Failure> {
         let lengths = self.lengths();
         let Learner { head, names, .. } = self.learner.as_mut().ok_or(Failure::NoHead)?;
@@ -107,6 +112,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// [`Device::load`] into the head itself.
+    #[inline(never)]
     pub(crate) fn load_in_place(&mut self) -> Result<SavedHead, Failure> {
         self.storage.newest()?;
         self.end_training();
@@ -127,6 +133,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Ends the open training, and judges it by the head in flash; returns whether it was taken back. `None` if none is open, or the spare copy is in RAM.
+    #[inline(never)]
     pub(crate) fn end_training_of_kept(&mut self) -> Option<bool> {
         if !self.copy_is_in_flash() {
             return None;
@@ -148,6 +155,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Before a save that would overwrite the copy of an undo, or a head that arrives in parts: gives these up, and judges the open training before.
+    #[inline(never)]
     pub(crate) fn give_up_overwritten_copy(&mut self) {
         if !self.copy_is_in_flash() {
             return;
@@ -167,6 +175,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Takes a part of a head, at an offset where it was expected, to the flash.
+    #[inline(never)]
     pub(crate) fn stage(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Failure> {
         if offset == 0 {
             self.keep_copy()?;
@@ -182,6 +191,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     }
 
     /// Replaces the head by the one that has arrived, which is saved by that.
+    #[inline(never)]
     pub(crate) fn replace_by_staged(&mut self, checksum: u32) -> Result<(), Failure> {
         let given = self.lengths()[0] as u32;
         let computed = self.storage.staged_checksum().ok_or(Failure::Order { needed: 0, given })?;
