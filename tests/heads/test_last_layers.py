@@ -11,6 +11,7 @@ import torch
 import torch_nano as tn
 from networks import inputs
 from torch import Tensor, nn
+from torch_nano.chips import chip
 from torch_nano.heads import LayersHead
 
 
@@ -143,6 +144,9 @@ def test_memory_sizes_are_those_of_the_formula() -> None:
     # Weights, three words, and to work in: sums and errors, two bounds, outputs.
     assert len(nano.head.state()) == 2 * weights + 12
     assert nano.head.ram_bytes == 2 * weights + 12 + 4 * (128 + 10) + 4 * 2 + 128 <= 32 * 1024
+    # The whole session on a chip: the spare copy is in flash, but for the part of a record on its way there.
+    ram = nano.fits_without_time(chip("esp32c3")).ram
+    assert ram.parts["head's copy"] == 500 and ram.used <= 32 * 1024
 
 
 def test_it_learns_what_one_layer_cannot() -> None:

@@ -95,3 +95,26 @@ def test_a_head_goes_to_the_board_and_back_into_the_float_model() -> None:
     with torch.no_grad():
         agreement = (model(x).argmax(1) == nano(x).argmax(1)).float().mean()
     assert agreement > 0.9
+
+
+@pytest.mark.parametrize("port", ["sim", "qemu"])
+def test_a_head_whose_copy_is_in_flash_learns_and_takes_back(port: str) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 10))
+    x, labels = torch.randn(20, 12), torch.arange(20) % 10
+    nano = tn.to_nano(model, x, calibrate=x, train_last=2, learning_rate=0.02, check=False)
+    assert nano.head is not None
+    start = nano.head.state()
+    with tn.Device(port, nano=nano) as device:
+        for sample, label in zip(nano.device_inputs(x), labels.tolist(), strict=True):
+            device.learn(sample, label)
+        device.train(3)
+        nano.head.fit(nano.features_int8(x), labels, epochs=3)
+        learnt = nano.head.state()
+        assert device.head_state() == learnt != start
+        device.undo()
+        assert device.head_state() == start
+        device.write_head(learnt)
+        assert device.head_state() == learnt
+        device.undo()
+        assert device.head_state() == start
