@@ -16,7 +16,8 @@ pub(crate) type Flash = Nor<512>;
 /// A session whose counter does not advance, so that answers do not depend on time.
 pub(crate) type Board<'a> = Session<'a, fn() -> u64, Flash>;
 
-const OPTIONS: Options = Options { ring: 3, frame: 64, copy: SpareCopy::Flash, settings: Settings { rejection: 0, save_interval: 0 } };
+const OPTIONS: Options =
+    Options { ring: 3, frame: 64, copy: SpareCopy::Flash, settings: Settings { rejection: 0, save_interval: 0 } };
 
 /// The RAM that a session needs, filled with garbage.
 pub(crate) fn ram(image: &Image<'_>, options: Options) -> Vec<u32> {
