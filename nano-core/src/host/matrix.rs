@@ -140,6 +140,9 @@ impl<I: Instructions> Chunk<'_, I> {
     #[inline(always)]
     unsafe fn multiply<const R: usize, const B: usize>(&self, rows: &Rows<'_>, output: &mut [i8], pitch: usize) {
         let count = rows.starts.len();
+        let Matrix { channels, requantization, .. } = self.matrix;
+        let outputs = (channels.len() - self.first).min(B * I::LANES);
+        let clamp = if requantization.is_one_pass() { requantization.clamp_of_int8() } else { (0, 0) };
         let mut row = 0;
         while row < count {
             // After the last row it is computed again, and not written.
@@ -147,12 +150,35 @@ impl<I: Instructions> Chunk<'_, I> {
                 let start = rows.starts[(row + index).min(count - 1)];
                 rows.memory.as_ptr().wrapping_add(start as usize)
             });
+            let output = output.as_mut_ptr().wrapping_add(row * pitch + self.first);
             // SAFETY: the caller's.
             let sums = unsafe { self.sums::<R, B>(rows, starts) };
-            for (index, sums) in sums.iter().enumerate().take(count - row) {
-                let output = output.as_mut_ptr().wrapping_add((row + index) * pitch + self.first);
+            if !requantization.is_one_pass() {
                 // SAFETY: the caller's.
-                unsafe { self.write(sums, output) };
+                unsafe { self.write_literal(sums, output, count - row, pitch) };
+                row += R;
+                continue;
+            }
+            // Each sum by a number that the compiler knows, so that it stays in its register.
+            macro_rules! write_each {
+                ($block:literal: $($row:literal)*) => {
+                    if $block < B {
+                        let [_, mantissas, addends, shifts] = &self.blocks[$block % B];
+                        let lanes = Lanes::load([mantissas, addends, shifts]);
+                        let count_of_block = (outputs - $block * I::LANES).min(I::LANES);
+                        $(if $row < R && row + $row < count {
+                            let output = output.wrapping_add($row * pitch + $block * I::LANES);
+                            I::requantize(sums[$row % R][$block % B], &lanes, clamp, output, count_of_block);
+                        })*
+                    }
+                };
+            }
+            // SAFETY: the caller's.
+            unsafe {
+                write_each!(0: 0 1 2 3 4 5 6 7);
+                write_each!(1: 0 1 2 3 4 5 6 7);
+                write_each!(2: 0 1 2 3 4 5 6 7);
+                write_each!(3: 0 1 2 3 4 5 6 7);
             }
             row += R;
         }
@@ -190,24 +216,24 @@ impl<I: Instructions> Chunk<'_, I> {
         }
     }
 
-    /// Requantizes the sums of a row.
-    #[inline(always)]
-    unsafe fn write<const B: usize>(&self, sums: &[I::Vector; B], output: *mut i8) {
+    /// Requantizes the sums of the first `count` rows in the literal form.
+    unsafe fn write_literal<const R: usize, const B: usize>(
+        &self,
+        sums: [[I::Vector; B]; R],
+        output: *mut i8,
+        count: usize,
+        pitch: usize,
+    ) {
         let Matrix { channels, requantization, .. } = self.matrix;
-        for (block, &sums) in sums.iter().enumerate() {
-            let first = self.first + block * I::LANES;
-            let count = (channels.len() - first).min(I::LANES);
-            let output = output.wrapping_add(block * I::LANES);
-            // SAFETY: the caller's.
-            unsafe {
-                if requantization.is_one_pass() {
-                    let [_, mantissas, addends, shifts] = &self.blocks[block];
-                    let lanes = Lanes::load([mantissas, addends, shifts]);
-                    I::requantize(sums, &lanes, requantization.clamp_of_int8(), output, count);
-                } else {
-                    let mut words = [0; MOST_LANES];
+        for (row, sums) in sums.iter().enumerate().take(count) {
+            for (block, &sums) in sums.iter().enumerate() {
+                let output = output.wrapping_add(row * pitch + block * I::LANES);
+                let channels = channels[self.first + block * I::LANES..].iter().take(I::LANES);
+                let mut words = [0; MOST_LANES];
+                // SAFETY: the caller's.
+                unsafe {
                     I::store(sums, words.as_mut_ptr());
-                    for (lane, channel) in channels[first..first + count].iter().enumerate() {
+                    for (lane, channel) in channels.enumerate() {
                         output.wrapping_add(lane).write(requantization.apply(channel, words[lane]));
                     }
                 }

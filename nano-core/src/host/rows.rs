@@ -78,11 +78,21 @@ impl Padded {
             let from = &image[y * self.width * self.pitch..];
             if self.planes > 1 {
                 // SAFETY: the caller's.
-                unsafe { self.pad::<I>(to) };
-                for (column, pixel) in (self.left..self.columns).zip(from.chunks(self.pitch).take(self.width)) {
-                    let to = &mut to[self.place(column) * size..][..self.channels * size];
-                    // SAFETY: the caller's.
-                    unsafe { I::convert(&pixel[..self.channels], to) };
+                unsafe {
+                    self.pad::<I>(to);
+                    // Copies of so few elements are fast if the compiler knows their length.
+                    match self.channels {
+                        8 => self.copy_to_planes::<I, 8>(from, to),
+                        16 => self.copy_to_planes::<I, 16>(from, to),
+                        32 => self.copy_to_planes::<I, 32>(from, to),
+                        64 => self.copy_to_planes::<I, 64>(from, to),
+                        _ => {
+                            for (column, pixel) in self.pixels(from) {
+                                let to = &mut to[self.place(column) * size..][..self.channels * size];
+                                I::convert(&pixel[..self.channels], to);
+                            }
+                        }
+                    }
                 }
                 continue;
             }
@@ -101,6 +111,27 @@ impl Padded {
                     // SAFETY: the caller's.
                     unsafe { I::convert(&pixel[..self.channels], to) };
                 }
+            }
+        }
+    }
+
+    /// The pixels of a row, with their columns in the copy.
+    fn pixels<'a>(&self, row: &'a [i8]) -> impl Iterator<Item = (usize, &'a [i8])> {
+        (self.left..self.columns).zip(row.chunks(self.pitch).take(self.width))
+    }
+
+    /// Copies a row of `C` channels to planes.
+    #[inline(always)]
+    unsafe fn copy_to_planes<I: Instructions, const C: usize>(&self, from: &[i8], to: &mut [u8]) {
+        let (step, of_plane) = (C * size::<I>(), self.columns / self.planes * C * size::<I>());
+        for (plane, to) in to.chunks_exact_mut(of_plane).enumerate() {
+            // The first column of the plane that is not padding.
+            let skipped = self.left.saturating_sub(plane).div_ceil(self.planes);
+            let first = skipped * self.planes + plane - self.left;
+            let pixels = (first..self.width).step_by(self.planes).map(|x| &from[x * self.pitch..][..C]);
+            for (pixel, to) in pixels.zip(to[skipped * step..].chunks_exact_mut(step)) {
+                // SAFETY: the caller's.
+                unsafe { I::convert(pixel, to) };
             }
         }
     }

@@ -36,6 +36,11 @@ impl Instructions for Avx512 {
                 _mm_storeu_si128(to.cast(), raised);
                 (from, to, rest) = (from.add(16), to.add(16), rest - 16);
             }
+            if rest >= 8 {
+                let raised = _mm_xor_si128(_mm_loadl_epi64(from.cast()), _mm_set1_epi8(i8::MIN));
+                _mm_storel_epi64(to.cast(), raised);
+                (from, to, rest) = (from.add(8), to.add(8), rest - 8);
+            }
             while rest > 0 {
                 to.write(*from as u8 ^ 0x80);
                 (from, to, rest) = (from.add(1), to.add(1), rest - 1);
