@@ -73,12 +73,17 @@ impl<'b, I: Sync, O: Send> Batch<'b, I, O> {
             return;
         }
         let blocks = Mutex::new(blocks.into_iter());
-        pool(threads).broadcast(|_| {
+        let work = || {
             let (mut memory, mut scratch) = (Vec::new(), Vec::new());
             // The lock is held while a block is taken.
             while let Some(block) = next(&blocks) {
                 run(block, &mut memory, &mut scratch);
             }
+        };
+        // The calling thread works too: it need not be woken.
+        pool(threads - 1).in_place_scope(|scope| {
+            (1..threads).for_each(|_| scope.spawn(|_| work()));
+            work();
         });
     }
 }
