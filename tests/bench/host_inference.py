@@ -56,7 +56,7 @@ def inference_costs(rounds: int) -> tuple[dict[str, list[dict[str, Any]]], list[
         report[name] = []
         for batch in BATCHES:
             for threads in THREADS:
-                with _torch_threads(threads):
+                with torch_threads(threads):
                     taken = _medians(rounds, _acts(model, nano, x, batch, threads), several=threads > 1)
                 ours, litert, floats = (1e6 * seconds / _TURNS[batch] for seconds in taken)
                 to_litert, to_float = ours / litert, ours / floats
@@ -86,7 +86,7 @@ def inference_costs(rounds: int) -> tuple[dict[str, list[dict[str, Any]]], list[
 
 
 @contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     """Lets torch compute on so many threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(count)
