@@ -4,7 +4,7 @@ use core::ops::AddAssign;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use super::requantize::{Channel, Form, Literal, OnePass};
+use super::requantize::{Channel, Form, Literal, OnePass, clamp};
 use super::rows::add_rows;
 use super::tile::{Columns, LANES, dot_4x4};
 use crate::image::Element;
@@ -29,6 +29,12 @@ pub(crate) trait Accumulate {
 
     /// Requantizes an accumulator, without the clamp.
     fn to_output(channel: &Self::Channel, sum: Self::Sum) -> i32;
+
+    /// Requantizes an accumulator and clamps the result.
+    #[inline(always)]
+    fn to_clamped_output(channel: &Self::Channel, sum: Self::Sum, min: i32, max: i32) -> i32 {
+        clamp(Self::to_output(channel, sum), min, max)
+    }
 }
 
 /// The parameters of an output channel, as a constant of the image has them.
@@ -72,6 +78,11 @@ impl<F: Form> Accumulate for F {
     #[inline(always)]
     fn to_output(channel: &Channel, sum: i32) -> i32 {
         F::requantize(channel, sum)
+    }
+
+    #[inline(always)]
+    fn to_clamped_output(channel: &Channel, sum: i32, min: i32, max: i32) -> i32 {
+        F::requantize_and_clamp(channel, sum, min, max)
     }
 }
 

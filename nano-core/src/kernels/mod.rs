@@ -8,6 +8,8 @@ mod accumulate;
 pub(crate) mod channel_pairs;
 mod direct;
 mod lines;
+#[cfg(target_arch = "riscv32")]
+mod one_pass;
 mod paired_columns;
 mod pixel_pairs;
 mod points;

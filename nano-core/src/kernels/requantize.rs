@@ -3,6 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::accumulate::{Accumulate, ChannelRecord};
+#[cfg(target_arch = "riscv32")]
+use super::one_pass::one_pass;
 use crate::fixed_point::Multiplier;
 use crate::image::Element;
 
@@ -95,7 +97,7 @@ pub(crate) struct Requantization {
     pub(crate) max: i32,
 }
 
-/// One form of requantization, without the clamp; see [`Channel`].
+/// One form of requantization; see [`Channel`].
 pub(crate) trait Form {
     fn requantize(channel: &Channel, accumulator: i32) -> i32;
 
@@ -104,6 +106,18 @@ pub(crate) trait Form {
     #[inline(always)]
     fn requantize_shifted<const SHIFT: u32>(channel: &Channel, accumulator: i32) -> i32 {
         Self::requantize(channel, accumulator >> SHIFT)
+    }
+
+    /// [`Form::requantize`] and the clamp.
+    #[inline(always)]
+    fn requantize_and_clamp(channel: &Channel, accumulator: i32, min: i32, max: i32) -> i32 {
+        clamp(Self::requantize(channel, accumulator), min, max)
+    }
+
+    /// [`Form::requantize_shifted`] and the clamp.
+    #[inline(always)]
+    fn requantize_shifted_and_clamp<const SHIFT: u32>(channel: &Channel, accumulator: i32, min: i32, max: i32) -> i32 {
+        clamp(Self::requantize_shifted::<SHIFT>(channel, accumulator), min, max)
     }
 }
 
@@ -134,6 +148,25 @@ impl Form for OnePass {
         let addend = channel.addend.wrapping_shl(SHIFT - 1);
         // The sum fits, if not what it is made of.
         subtract_if_negative::<SHIFT>(high).wrapping_add(addend) >> ((channel.shift + SHIFT as i32 - 1) & 31)
+    }
+
+    #[cfg(target_arch = "riscv32")]
+    #[inline(always)]
+    fn requantize_and_clamp(channel: &Channel, accumulator: i32, min: i32, max: i32) -> i32 {
+        let mut x = accumulator << 1;
+        one_pass!(x, channel, channel.addend, channel.shift, min, max, 2, "sra {zero}, {addend}, {shift}", out(reg) _);
+        x
+    }
+
+    #[cfg(target_arch = "riscv32")]
+    #[inline(always)]
+    fn requantize_shifted_and_clamp<const SHIFT: u32>(channel: &Channel, accumulator: i32, min: i32, max: i32) -> i32 {
+        let mut x = accumulator;
+        let (addend, shift) = (channel.addend.wrapping_shl(SHIFT - 1), channel.shift + SHIFT as i32 - 1);
+        // Of the shifted addend, only its sum with the product fits.
+        let zero = channel.addend >> (channel.shift & 31);
+        one_pass!(x, channel, addend, shift, min, max, 1 << SHIFT, "", in(reg) zero);
+        x
     }
 }
 
@@ -181,7 +214,7 @@ impl Requantization {
     /// [`Requantization::apply`] where the form is known.
     #[inline(always)]
     pub(crate) fn apply_as<A: Accumulate>(&self, channel: &A::Channel, accumulator: A::Sum) -> A::Element {
-        self.clamp(A::to_output(channel, accumulator))
+        A::Element::truncate(A::to_clamped_output(channel, accumulator, self.min, self.max))
     }
 }
 

@@ -277,7 +277,7 @@ fn pack<C: ChannelRules>(layer: &crate::image::Layer<'_>) -> Result<crate::image
 }
 
 /// The estimate of a run: 900 instructions, and for each row 100, and for each of its padded rows 175 and one per element. The loops of a tile are
-/// those of [`Runs`]; a requantization stalls for 13 cycles, a position branches once.
+/// those of [`Runs`]; a requantization stalls for 9 cycles, a position branches once.
 #[cfg(feature = "alloc")]
 fn estimate(attributes: &Attributes, group: Group, input: &Value, output: &Value) -> crate::image::Cost {
     use crate::image::Cost;
@@ -296,8 +296,8 @@ fn estimate(attributes: &Attributes, group: Group, input: &Value, output: &Value
         let (position, per_run) = if width == LANES { (26, 8) } else { (19 + 9 * (width as u64 - 1), 10) };
         let positions = group.positions() as u64;
         let tile = position * positions + per_run * runs as u64 + 15 * rows as u64 + 23;
-        instructions += tiles * (tile + 11 * outputs) + 60;
-        stalls += tiles * (2 * positions + 13 * outputs + 10);
+        instructions += tiles * (tile + 10 * outputs) + 60;
+        stalls += tiles * (2 * positions + 9 * outputs + 10);
     }
     let padded = match window.scratch_length(input) as u64 {
         0 => 0,

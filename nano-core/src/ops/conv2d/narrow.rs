@@ -1,7 +1,7 @@
 //! 1x1 convolution with at most eight input channels: channel by channel, over all pixels, with the channel's weights in registers. A tile of four
 //! pixels ([`CONV2D_PAIRS`](super::CONV2D_PAIRS)) costs more than it saves where a pixel has so few products.
 //!
-//! Packed: the weights `[out][in]`. No scratch memory. On rv32imc, an output takes 3 instructions per input and 13 more.
+//! Packed: the weights `[out][in]`. No scratch memory. On rv32imc, an output takes 3 instructions per input and 13 more; less if a ReLU clamps it.
 
 #[cfg(feature = "alloc")]
 use super::{Attributes, NAME};
@@ -120,8 +120,8 @@ fn cost(layer: &crate::image::Layer<'_>) -> Option<crate::image::Cost> {
     let fits = attributes.groups == 1 && attributes.window().is_one_to_one() && inputs as usize <= MOST;
     let outputs = layer.outputs[0].len() as u64;
     fits.then_some(crate::image::Cost {
-        instructions: outputs * (3 * u64::from(inputs) + 14) + 30 * u64::from(layer.outputs[0].shape[2]) + 600,
-        stalls: 12 * outputs,
+        instructions: outputs * (3 * u64::from(inputs) + 13) + 30 * u64::from(layer.outputs[0].shape[2]) + 600,
+        stalls: 8 * outputs,
     })
 }
 

@@ -183,10 +183,10 @@ fn aligned(memory: &mut [i8]) -> &mut [PairedColumn] {
     <[PairedColumn]>::mut_from_prefix(memory).ok().checked_part().0
 }
 
-/// The estimate, within 2.5 % of counts. For each block of four channels, a tile takes 34.9 instructions per position and 224 more; the last one, of one or two
+/// The estimate, within 2.5 % of counts. For each block of four channels, a tile takes 34.9 instructions per position and 209 more; the last one, of one or two
 /// pixels, 22 and 28, of three 34.9 and 290. Channels left over take 12 per position, and 16 per output. In each pass a tile takes 287, and its columns
 /// ([`Fills`]) 48 per run, 40 for four of a run and 20 for each of its rest; at an edge a tile takes 269 more, and a run 129. The loop branches once in four
-/// positions; a requantization stalls for 8 cycles, a tile for 170, a run at an edge for 25.
+/// positions; a requantization stalls for 5 cycles, a tile for 170, a run at an edge for 25.
 #[cfg(feature = "alloc")]
 fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::image::Cost> {
     let attributes = Attributes::read(attributes).ok().filter(|attributes| attributes.groups == 1)?;
@@ -204,7 +204,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
     let passes = channels.div_ceil(channels_per_pass(PASS, positions as usize) as u64);
     let fills = Fills::of(&attributes, input, output);
     Some(crate::image::Cost {
-        instructions: blocks * (full * (349 * positions / 10 + 224) + of_last)
+        instructions: blocks * (full * (349 * positions / 10 + 209) + of_last)
             + of_rest
             + passes
                 * (287 * tiles
@@ -213,7 +213,7 @@ fn cost(layer: &crate::image::Layer<'_>, attributes: &[i32]) -> Option<crate::im
                     + 129 * fills.at_edges)
             + passes * (40 * fills.fours + 20 * fills.rest)
             + 2700,
-        stalls: tiles * blocks * (3 * positions / 4 + 135)
+        stalls: tiles * blocks * (3 * positions / 4 + 79)
             + passes * (170 * tiles + 25 * fills.at_edges + 3 * fills.rest)
             + if rest == 0 { 0 } else { tiles * rest * (positions + 40) }
             + 700,

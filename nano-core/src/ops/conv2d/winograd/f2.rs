@@ -54,7 +54,7 @@ impl Transform<4, 2> for F2 {
     }
 
     #[inline(always)]
-    fn requantize<F: Form>(channel: &Channel, accumulator: i32) -> i32 {
-        F::requantize_shifted::<{ Self::SHIFT }>(channel, accumulator)
+    fn requantize<F: Form>(channel: &Channel, accumulator: i32, (min, max): (i32, i32)) -> i32 {
+        F::requantize_shifted_and_clamp::<{ Self::SHIFT }>(channel, accumulator, min, max)
     }
 }

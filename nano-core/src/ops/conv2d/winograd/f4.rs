@@ -69,8 +69,8 @@ impl Transform<6, 4> for F4 {
     }
 
     #[inline(always)]
-    fn requantize<F: Form>(channel: &Channel, accumulator: i32) -> i32 {
-        F::requantize_shifted::<{ Self::SHIFT }>(channel, accumulator)
+    fn requantize<F: Form>(channel: &Channel, accumulator: i32, (min, max): (i32, i32)) -> i32 {
+        F::requantize_shifted_and_clamp::<{ Self::SHIFT }>(channel, accumulator, min, max)
     }
 }
 

@@ -167,8 +167,8 @@ impl<const OUTPUTS: usize> Tile<OUTPUTS> {
             }
             for (&row, pixels) in core::hint::black_box(&rows[..]).iter().zip(&mut self.0) {
                 for (pixel, output) in pixels.iter_mut().zip(T::outputs(row)) {
-                    let y = T::requantize::<F>(channel, T::accumulator(output));
-                    pixel[lane] = requantization.clamp(y);
+                    let clamp = (requantization.min, requantization.max);
+                    pixel[lane] = T::requantize::<F>(channel, T::accumulator(output), clamp) as i8;
                 }
             }
         }

@@ -48,8 +48,8 @@ pub(super) trait Transform<const SIDE: usize, const OUTPUTS: usize> {
     /// Exponent of the factor of [`Transform::accumulator`]: accumulators below `2^(31 - SHIFT)` are exact.
     const SHIFT: u32;
 
-    /// Requantizes an accumulator times `2^SHIFT`, without the clamp.
-    fn requantize<F: Form>(channel: &Channel, accumulator: i32) -> i32;
+    /// Requantizes an accumulator times `2^SHIFT`, and clamps it.
+    fn requantize<F: Form>(channel: &Channel, accumulator: i32, clamp: (i32, i32)) -> i32;
 
     /// Instructions that the transforms take.
     #[cfg(feature = "alloc")]
