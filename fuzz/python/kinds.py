@@ -199,7 +199,7 @@ def _tables() -> Kind:
 
 def _series() -> Kind:
     rows = ["recording,time,label,group,ax,ay", *(f"1,{n / 50},walk,anna,{n},-1e{n}" for n in range(4))]
-    seeds = ["\n".join(rows).encode(), b"time;ax\n0;1\n1;2\n5;3", b"label,ax\nwalk,1\n,2\nrun,3"]
+    seeds = ["\n".join(rows).encode(), b"time;ax\n0;1\n1;2\n5;3", b"label,ax\nwalk,1\nwalk,2\n,2\nrun,3"]
     return Kind(".csv", seeds, [changes.table_text, changes.any_bytes], lambda path: tn.windows(path, 2, 1))
 
 

@@ -12,7 +12,7 @@ from .groups import Commands
 from .model_commands import add_model_commands
 from .ports import add_ports
 from .report_commands import add_report_commands
-from .sensor_commands import add_sensor_commands
+from .sensor_commands import add_live, add_sensor_commands
 
 _ABOUT = """PyTorch models as exact int8 programs for microcontrollers, with a head that learns there.
 
@@ -48,6 +48,7 @@ def about(
 add_model_commands(app)
 add_report_commands(app)
 add_ports(app)
+add_live(app)
 add_sensor_commands(device_app)
 app.add_typer(device_app, name="device", rich_help_panel="Devices")
 

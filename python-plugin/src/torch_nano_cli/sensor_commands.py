@@ -30,6 +30,11 @@ def add_sensor_commands(app: typer.Typer) -> None:
         command(app, _SENSE)(act)
 
 
+def add_live(app: typer.Typer) -> None:
+    """Adds the command `live`."""
+    command(app, "Devices")(live)
+
+
 def collect(
     device: "Device",
     label: Annotated[str, typer.Option(help="What is being done; empty: unknown.")],
@@ -95,3 +100,36 @@ def watch(
                 live.update(bars(device, made, number), refresh=True)
             if number == count:
                 break
+
+
+def live(
+    device: "Device",
+    hop: Hop = None,
+    rate: Rate = 100,
+    replay: Replay = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0: any that is free.")] = 0,
+) -> None:
+    """Serves a page for this computer's browser: live predictions, and buttons that teach the device.
+
+    It shows each class with its probability, the signal, and how many windows were right since the first
+    label. A recording is played again and again. Ctrl-C ends it.
+
+    Example: `torch-nano live sim -m moves.nanomodel --replay recordings.csv`
+    """
+    from torch_nano.errors import TorchNanoError
+
+    try:
+        from .live.server import LiveServer
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise TorchNanoError(
+            f"the page needs {error.name}, which is not installed: pip install 'torch-nano[live]'"
+        ) from error
+    from .live.session import LiveSession
+    from .sensor import samples_of
+
+    session = LiveSession(device, samples_of(device, replay, rate, repeat=True), hop)
+    server = LiveServer(session, port)
+    print(f"open {server.url}   (Ctrl-C ends it)", flush=True)
+    server.run()

@@ -1,0 +1,1 @@
+"""The page of `torch-nano live`: predictions of a device as they come, and buttons that teach it."""
