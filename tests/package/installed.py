@@ -4,6 +4,7 @@ checkout, whose path is given. `checks.py` runs it in fresh environments.
 
 import importlib.metadata
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -33,6 +34,12 @@ def main(checkout: Path) -> None:
     nano.save("model.nanomodel")
     loaded = tn.load("model.nanomodel")
     assert loaded.head.state() == learnt and torch.equal(loaded(x), nano(x))
+
+    command = Path(sys.executable).with_name("torch-nano")
+    subprocess.run([command, "new", "my-watch", "--chip", "esp32c3", "--sensor", "imu"], check=True)
+    own_test = "test_recordings_become_a_model_that_runs_fits_and_learns"
+    program = f"from pathlib import Path; from test_project import *; {own_test}(Path())"
+    subprocess.run([sys.executable, "-c", program], cwd="my-watch", check=True)
 
     readme = importlib.metadata.metadata("torch-nano").get_payload()
     blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)

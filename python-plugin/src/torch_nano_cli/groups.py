@@ -18,6 +18,7 @@ _ARGUMENTS = {
     "label": "The class's name, or its index.",
     "model": "A file of `torch-nano convert` or `nano.save`.",
     "source": "The float model: `file.py:function` that returns it, or a program of torch.export (.pt2).",
+    "project": "The new folder; its name is the project's.",
     "chip": "The chip's name, such as esp32c3.",
     "folder": "The folder; it is made if it is missing.",
 }

@@ -11,6 +11,7 @@ from .device_commands import device_app
 from .groups import Commands
 from .model_commands import add_model_commands
 from .ports import add_ports
+from .project_commands import add_project_commands
 from .report_commands import add_report_commands
 from .sensor_commands import add_live, add_sensor_commands
 
@@ -47,6 +48,7 @@ def about(
 
 add_model_commands(app)
 add_report_commands(app)
+add_project_commands(app)
 add_ports(app)
 add_live(app)
 add_sensor_commands(device_app)
