@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from importlib.resources import files
 from pathlib import Path
@@ -63,7 +64,9 @@ def make_project(folder: Path, chip: str, sensor: str) -> list[Path]:
     one_of("sensor", sensor, (*_KINDS, *_SENSORS))
     words = {"name": name, "chip": chip, "sensor": str(sensor), **_SENSORS[Variant(sensor)]}
     if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(17, "the folder is there, and not empty; expected a new one", str(folder))
+        raise FileExistsError(
+            errno.EEXIST, "the folder is there, and not empty; expected a new one", str(folder)
+        )
     folder.mkdir(parents=True, exist_ok=True)
     made = []
     for file in _FILES:
