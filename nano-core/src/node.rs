@@ -89,6 +89,11 @@ impl<'a> Node<'a> {
         self.header.scratch_length as usize
     }
 
+    /// Where that begins in the arena, in bytes.
+    pub fn scratch_offset(&self) -> usize {
+        self.header.scratch_offset as usize
+    }
+
     /// Whether its constants are copied to RAM; otherwise it reads them from flash.
     pub fn has_constants_in_ram(&self) -> bool {
         self.header.constants_in_ram != 0
@@ -137,7 +142,7 @@ impl<'a> Node<'a> {
     pub(crate) fn require_scratch<T>(&self, elements: usize) -> Result<(), BrokenRule> {
         let size = size_of::<T>();
         require!(self.scratch_length() == elements * size, "wrong scratch length", self.scratch_length() as i64);
-        let offset = self.header.scratch_offset as usize;
+        let offset = self.scratch_offset();
         require!(
             offset.is_multiple_of(size),
             "the scratch memory is not aligned to its elements, offset",

@@ -159,4 +159,8 @@ def test_evaluate_reads_labels_by_name_or_index(folder: Path) -> None:
     assert "5 samples, accuracy" in told and "confusion matrix" in told
     assert "net.py:data" not in run("evaluate", made, f"{folder}/net.py:data")
     (folder / "rows.csv").write_text("\n".join([rows[0], rows[1][:-1] + "walk"]))
+    page = folder / "report.html"
+    assert f"{page}: " in run("report", made, folder / "train.npz", "--float", source, "-o", page)
+    assert f"{found['accuracy']:.1%}" in page.read_text() and "Error in int8" in page.read_text()
+    assert "there is no chip 'esp'" in run("report", made, "--chip", "esp", status=1)
     assert "line 2: no class is called 'walk'" in run("evaluate", made, folder / "rows.csv", status=1)

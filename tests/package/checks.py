@@ -159,7 +159,7 @@ def test_the_checkout_installs_and_works(
 def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_else(wheel: Path) -> None:
     sources = {
         str(file.relative_to(PLUGIN / "src"))
-        for pattern in ("*.py", "*.pyi", "*.toml", "*.nanomodel", "py.typed")
+        for pattern in ("*.py", "*.pyi", "*.toml", "*.nanomodel", "*.jinja", "py.typed")
         for file in (PLUGIN / "src").rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:
@@ -181,7 +181,7 @@ def test_the_source_distribution_holds_nothing_compiled_but_the_board(sdist: Pat
     assert {"rust/Cargo.lock", "rust/nano-core/src/lib.rs", "LICENSE-MIT"} | boards <= set(names)
     # Of nano-core's examples a model and its data, and the models of the zoo.
     examples = {".bin", ".nano", ".nanomodel"}
-    allowed = {".py", ".pyi", ".rs", ".toml", ".lock", ".md", ".txt", ".cfg", ".typed", ".elf", ""}
+    allowed = {".py", ".pyi", ".rs", ".toml", ".lock", ".md", ".txt", ".cfg", ".typed", ".elf", ".jinja", ""}
     assert {Path(name).suffix for name in names if not name.endswith(".egg-info")} <= allowed | examples
     assert not [name for name in names if "target" in Path(name).parts]
 

@@ -238,6 +238,7 @@ impl Model {
             entry.set_item("constant_bytes", node.constant_bytes())?;
             entry.set_item("constants_in_ram", node.has_constants_in_ram())?;
             entry.set_item("scratch_bytes", node.scratch_length())?;
+            entry.set_item("scratch_offset", node.scratch_offset())?;
             entry.set_item("inputs", node.input_ids())?;
             let first = next;
             next += node.outputs().len();

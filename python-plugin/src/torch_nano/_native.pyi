@@ -91,6 +91,8 @@ class LayerEntry(TypedDict):
     #: Whether its constants are copied to RAM.
     constants_in_ram: bool
     scratch_bytes: int
+    #: In the arena, in bytes.
+    scratch_offset: int
     #: Ids of values.
     inputs: list[int]
     outputs: list[int]

@@ -1,6 +1,7 @@
 """What conversions, checks and measurements return: types for annotations."""
 
 from .comparison.report import Comparison, LayerComparison, OutputComparison
+from .compile.memory_map import Block, MemoryMap
 from .compile.profile import LayerProfile, Profile
 from .compile.stream import Stream
 from .compile.summary import LayerSummary, Summary
@@ -9,6 +10,7 @@ from .evaluation.evaluation import ClassScore, Evaluation, WorstSample
 from .fits.chip_fit import ChipFit
 
 __all__ = [
+    "Block",
     "ChipFit",
     "ClassScore",
     "Comparison",
@@ -17,6 +19,7 @@ __all__ = [
     "LayerDifference",
     "LayerProfile",
     "LayerSummary",
+    "MemoryMap",
     "OutputComparison",
     "Profile",
     "Stream",

@@ -7,7 +7,7 @@ from ..chips import Chip
 from ..fits.chip_fit import ChipFit, LayerUse, chip_fit
 from ..fits.variant import Variant
 from ..heads import head_of
-from .summary import arena_in_use
+from .memory_map import arena_in_use
 
 
 def image_fit(image: _native.Model, chip: Chip, variant: Variant = Variant.SERVER) -> ChipFit:

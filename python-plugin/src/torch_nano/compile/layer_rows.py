@@ -6,7 +6,8 @@ from .. import _native
 from ..calibration.quantize import QuantizedGraph
 from ..heads import Head
 from .image import made_of
-from .summary import LayerSummary, arena_in_use
+from .memory_map import arena_in_use
+from .summary import LayerSummary
 
 
 def layer_rows(graph: QuantizedGraph, model: _native.Model) -> list[LayerSummary]:

@@ -33,6 +33,7 @@ from ..chips import chip as chip_named
 from ..comparison.measure import compare
 from ..comparison.report import Comparison
 from ..comparison.samples import batches_to_compare
+from ..data.forms import once_only
 from ..errors import ChipError, ConnectionFailed, FileFormatError, HeadError, InputError, StreamError
 from ..evaluation.evaluation import Evaluation
 from ..files.reading import read_file
@@ -49,7 +50,10 @@ from .export import export
 from .float_graph import float_graph_of
 from .image import describe, write_image
 from .layer_rows import head_row, layer_rows
+from .memory_map import MemoryMap, memory_map
+from .optimization import MODELLED
 from .profile import Profile, profile
+from .report import report
 from .saved_model import SavedModel, pack, unpack
 from .stream import Stream
 from .streaming import to_streaming
@@ -460,6 +464,63 @@ class NanoModule(ConvertedModel):
         return evaluate(
             self.name, batches, self.labels, self.classes, self._scores, model, list(self._input_shapes)
         )
+
+    def memory_map(self) -> MemoryMap:
+        """What is where in the arena while each layer runs; its `plot` draws it."""
+        rows = layer_rows(self._graph, self._model)
+        return memory_map(self._model, self.name, [row.module_path or row.operator for row in rows])
+
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        data: CalibrationData | None = None,
+        model: nn.Module | None = None,
+        *,
+        chip: str = MODELLED,
+    ) -> None:
+        """Writes a page (HTML, one file that needs nothing else): graph with shapes and scales, memory map,
+        layers with their cycles and errors, accuracy and confusion matrix, what it takes of each chip,
+        versions.
+
+        Args:
+            path: the file; one that is there is replaced.
+            data: labelled samples for the accuracy, as for :meth:`evaluate`; without labels for the errors of
+                the layers alone. None: neither.
+            model: the float model that this was made from, for the errors and the float accuracy.
+            chip: whose cycles are shown, where they are known.
+
+        Raises:
+            InputError: wrong data, data that can be read only once, or neither labels nor a float model to
+                compare it with; `path` is no path.
+            ChipError: there is no such chip.
+            OSError: the file cannot be written.
+
+        >>> import tempfile, pathlib, torch
+        >>> from torch_nano import to_nano
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> x, y = torch.randn(64, 4), torch.arange(64) % 3
+        >>> file = pathlib.Path(tempfile.mkdtemp(), "report.html")
+        >>> to_nano(model, x, calibrate=x).report(file, (x, y), model)
+        >>> file.read_text()[:15]
+        '<!doctype html>'
+        """
+        file, evaluation, comparison = path_of("path", path), None, None
+        if data is not None:
+            if once_only(data):
+                raise InputError(
+                    f"data is {shown(data)}, which can be read only once; expected data to be read several "
+                    "times, such as a list of batches"
+                )
+            first = next(iter(Batches(self._graph.graph, data, "report", names=self.labels)), None)
+            if first is not None and first.labels is None and model is None:
+                raise InputError(
+                    "the data has no labels, and there is no float model to compare with; expected "
+                    "(x, y), or model=..."
+                )
+            if first is None or first.labels is not None:
+                evaluation = self.evaluate(data, model)
+            comparison = None if model is None else self.compare(model, data)
+        write_file(file, report(self, self._model, evaluation, comparison, chip).encode())
 
     @property
     def classes(self) -> int:

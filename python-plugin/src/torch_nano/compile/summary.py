@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from .. import _native
 from ..arithmetic.layout import Shape
 from ..tables import Table
 from .layer_choice import LayerChoice
@@ -50,35 +46,6 @@ class KernelChoice:
     cycles: int
     constant_bytes: int
     scratch_bytes: int
-
-
-def arena_in_use(model: _native.Model) -> list[int]:
-    """Bytes of the arena in use while each layer runs; shared bytes count once."""
-    places = [_bytes_of(value) for value in model.values]
-    end = len(model.layers)
-    made = dict.fromkeys(model.inputs, 0) | {
-        output: index for index, layer in enumerate(model.layers) for output in layer["outputs"]
-    }
-    last = dict(made)
-    for index, layer in enumerate(model.layers):
-        last.update(dict.fromkeys(layer["inputs"], index))
-    last.update(dict.fromkeys(model.outputs, end))
-    in_use = []
-    for index, layer in enumerate(model.layers):
-        used = np.zeros(model.arena_length, bool)
-        for value in made:
-            if made[value] <= index <= last[value]:
-                used[places[value]] = True
-        in_use.append(layer["scratch_bytes"] + int(used.sum()))
-    return in_use
-
-
-def _bytes_of(value: _native.ValueEntry) -> NDArray[np.intp]:
-    """The offsets in the arena of a value's bytes."""
-    height, width, channels = value["shape"]
-    size = np.dtype(value["dtype"]).itemsize
-    pixels = value["offset"] + value["pitch"] * size * np.arange(height * width)
-    return np.add.outer(pixels, np.arange(channels * size)).ravel()
 
 
 @dataclass(frozen=True)
