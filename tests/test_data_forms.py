@@ -8,19 +8,50 @@ import pytest
 import torch
 import torch_nano as tn
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset
 
 NAMES = ["rest", "walk", "run"]
 X, Y = torch.randn(48, 6, generator=torch.Generator().manual_seed(0)), torch.arange(48) % 3
 
 #: From inputs and labels to one form of data.
-Form = Callable[[Tensor, Tensor], Any]
+Form = Callable[[Tensor, Any, str], Any]
+
+
+class Samples(Dataset[Any]):
+    """Samples one by one, as a user's own dataset has them."""
+
+    def __init__(self, x: Tensor, y: Any, name: str | None = None) -> None:
+        self.x, self.y, self.name = x, y, name
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> Any:
+        x, y = self.x[index], self.y[index]
+        return (x, y) if self.name is None else {self.name: x, "label": y}
+
+
+def _parts(x: Tensor, y: Any) -> list[tuple[Tensor, Any]]:
+    return [(x[:16], y[:16]), (x[16:], y[16:])]
+
+
+def _numpy(y: Any) -> Any:
+    return y.numpy() if isinstance(y, Tensor) else np.array(y)
+
+
 FORMS: dict[str, Form] = {
-    "tensors": lambda x, y: (x, y),
-    "arrays": lambda x, y: (x.numpy(), y.numpy()),
-    "dataset": TensorDataset,
-    "loader": lambda x, y: DataLoader(TensorDataset(x, y), 16),
-    "batches of arrays": lambda x, y: [(x[:16].numpy(), y[:16].numpy()), (x[16:].numpy(), y[16:].numpy())],
+    "tensors": lambda x, y, name: (x, y),
+    "arrays": lambda x, y, name: (x.numpy(), _numpy(y)),
+    "lists of labels": lambda x, y, name: (x, y.tolist() if isinstance(y, Tensor) else tuple(y)),
+    "dict": lambda x, y, name: {name: x, "y": y},
+    "dict of arrays": lambda x, y, name: {name: x.numpy(), "labels": _numpy(y)},
+    "dataset": lambda x, y, name: Samples(x, y),
+    "dataset of dicts": lambda x, y, name: Samples(x, y, name),
+    "loader": lambda x, y, name: DataLoader(Samples(x, y), 16),
+    "loader of dicts": lambda x, y, name: DataLoader(Samples(x, y, name), 16),
+    "batches": lambda x, y, name: _parts(x, y),
+    "batches of arrays": lambda x, y, name: [(part.numpy(), _numpy(own)) for part, own in _parts(x, y)],
+    "batches of dicts": lambda x, y, name: [{name: part, "target": own} for part, own in _parts(x, y)],
 }
 
 
@@ -36,14 +67,61 @@ def nano() -> tn.NanoModule:
     return tn.to_nano(_model(), X[:2], calibrate=X, labels=NAMES, check=False)
 
 
+@pytest.fixture(scope="module")
+def started() -> tn.NanoModule:
+    return _started((X, Y))
+
+
+def _started(data: Any) -> tn.NanoModule:
+    head = tn.heads.LDA(start=tn.heads.Start(data))
+    return tn.to_nano(_model(), calibrate=data, labels=NAMES, head=head, rejection=tn.heads.Rejection(data))
+
+
+@pytest.mark.parametrize("by_name", [False, True], ids=["indices", "names"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_each_form_of_data_is_taken_everywhere(nano: tn.NanoModule, form: Form) -> None:
-    data = form(X, Y)
-    assert tn.to_nano(_model(), X[:2], calibrate=data, labels=NAMES, check=False).image == nano.image
-    assert nano.compare(_model(), data).outputs[0].int8_accuracy is not None
-    assert len(tn.fit(_model(), data, epochs=1, progress=False)) == 1
+def test_each_form_of_data_is_taken_everywhere(
+    nano: tn.NanoModule, started: tn.NanoModule, form: Form, by_name: bool
+) -> None:
+    labels: Any = [NAMES[label] for label in Y] if by_name else Y
+    data = form(X, labels, "input")
+    assert tn.to_nano(_model(), calibrate=data, labels=NAMES, check=False).image == nano.image
+    assert _started(data).image == started.image
+    expected = nano.compare(_model(), (X, Y)).outputs[0]
+    compared = nano.compare(_model(), data).outputs[0]
+    # Sums of floats depend on the batches; counts do not.
+    for share in ("agreement", "float_accuracy", "int8_accuracy"):
+        assert getattr(compared, share) == getattr(expected, share)
+    made = nano.evaluate(data)
+    assert made.accuracy == expected.int8_accuracy and np.array_equal(made.truth, Y)
+    features = form(nano.features_int8(X), labels, "features")
+    assert np.array_equal(nano.head.evaluate(features).predicted, made.predicted)
     with tn.Device("sim", nano=nano) as device:
+        assert np.array_equal(device.evaluate(data).predicted, made.predicted)
         assert device.fit(data, epochs=1).sent == len(X)
+        state = device.head_state()
+    with tn.Device("sim", nano=nano) as device:
+        device.fit(X, Y, epochs=1)
+        assert device.head_state() == state
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_training_takes_each_form_with_indices(form: Form) -> None:
+    model = Named()
+    assert len(tn.fit(model, form(X, Y, "input"), epochs=1, progress=False)) == 1
+    with pytest.raises(tn.errors.InputError, match="names"):
+        tn.fit(model, form(X, [NAMES[label] for label in Y], "input"), epochs=1, progress=False)
+
+
+class Named(nn.Module):
+    """Its input has the name that dicts have here."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        result: Tensor = self.layer(input)
+        return result
 
 
 def test_a_call_takes_arrays_of_any_layout(nano: tn.NanoModule) -> None:

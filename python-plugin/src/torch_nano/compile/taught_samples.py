@@ -34,8 +34,8 @@ def taught_samples(
         InputError: data of the wrong kind.
     """
     features, labels = [], []
-    for batch in batches_of(data, batch_size=_BATCH, shuffle=False, name=name):
-        x, y = split_batch(batch, f"a batch of {name}")
+    for batch in batches_of(data, batch_size=_BATCH, shuffle=False, name=name, names=nano.labels):
+        x, y = split_batch(batch, f"a batch of {name}", nano.labels)
         inputs = x if isinstance(x, tuple | list) else () if isinstance(x, dict) else (x,)
         named = x if isinstance(x, dict) else {}
         features.append(nano.features_int8(*inputs, **named).cpu().numpy())

@@ -72,8 +72,8 @@ def indices_of(labels: Labels, names: Sequence[str], classes: int, where: str) -
     if isinstance(labels, list):
         if not any(names):
             raise InputError(
-                f"the labels of {where} are names, and the classes have none; expected indices, or give the "
-                "model names: to_nano(..., labels=[...])"
+                f"the labels of {where} are names, and the classes have none here; expected indices (a "
+                "converted model knows names: to_nano(..., labels=[...]))"
             )
         try:
             indices = {name: class_index(name, classes, names) for name in set(labels)}
@@ -152,6 +152,21 @@ def inputs_and_labels(names: Sequence[str], part: Any, purpose: str) -> tuple[li
                 given += f" of {', '.join(type(item).__name__ for item in part) or 'nothing'}"
         raise InputError(f"a {purpose} batch is {given}; expected {expected}")
     return found, labels_of(rest[0]) if rest else None
+
+
+def labelled(batch: Mapping[str, Any], names: Sequence[str] = ()) -> tuple[dict[str, Any], Any] | None:
+    """A dict's inputs and its labels; None if it has no labels.
+
+    Args:
+        names: of the model's inputs, which are no labels; () if they are not known.
+
+    >>> labelled({"motion": 1, "y": 2}), labelled({"motion": 1}), labelled({"x": 1, "y": 2}, ["x", "y"])
+    (({'motion': 1}, 2), None, None)
+    """
+    for key in LABEL_KEYS:
+        if key in batch and key not in names:
+            return {name: part for name, part in batch.items() if name != key}, batch[key]
+    return None
 
 
 def is_group(part: object) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ..arguments import (
     INDEX_DTYPES,
@@ -25,6 +26,7 @@ from ..arguments import (
 )
 from ..arithmetic.layout import Layout, Shape, to_device, torch_shapes
 from ..arithmetic.tensors import check_finite, quantize_tensor
+from ..data.forms import is_group, labelled
 from ..errors import InputError, LabelError
 from ..heads import Head
 from ..heads.sgd import VALUE_STEPS
@@ -58,6 +60,8 @@ class KnownModel(HasImage, Protocol):
         """Of each input that holds indices, the number that they are below."""
 
 
+#: Samples of a dataset that are read at a time.
+_BATCH = 256
 #: Bits of a target with several right classes on the device.
 _BITS = 32
 
@@ -83,11 +87,16 @@ def batches(
     Raises:
         InputError: as :func:`input_bytes`, or there are not as many labels as inputs.
     """
+    names = [value.name for value in values]
+    if labels is None and isinstance(data, Mapping):
+        data = cast(Any, labelled(data, names) or data)
+    elif labels is None and isinstance(data, Dataset):
+        data = cast(Any, DataLoader(data, batch_size=_BATCH))
     # (x, y); a tuple of two pairs has no tensor in it.
     is_pair = (
         isinstance(data, tuple)
         and len(data) == 2
-        and any(isinstance(part, Tensor | np.ndarray) for part in data)
+        and (any(isinstance(part, Tensor | np.ndarray) for part in data) or is_group(as_tensors(data[0])))
     )
     if labels is None and is_pair:
         data, labels = cast(tuple[Any, Any], data)
@@ -95,6 +104,8 @@ def batches(
     if not isinstance(pairs, Iterable | Sequence) and not hasattr(pairs, "__getitem__"):
         raise InputError(f"the data are {shown(data)}; expected inputs and labels, or pairs of them")
     for pair in pairs:
+        if isinstance(pair, Mapping):
+            pair = labelled(pair, names) or pair
         if not (isinstance(pair, tuple | list) and len(pair) == 2):
             raise InputError(
                 f"the data give a {type(pair).__name__}; expected pairs (inputs, labels): fit(x, y), or "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ..arguments import TensorOrArray, as_tensors
+from ..data.forms import LABEL_KEYS, indices_of, is_group, labelled, labels_of
 from ..errors import InputError
 
 #: A loader (an iterable of batches (x, y) that can be iterated again), a dataset of samples (x, y), or all
@@ -54,21 +55,26 @@ class TensorBatches:
             yield tree_map(part, self.tensors)
 
 
-def batches_of(data: TrainingData, *, batch_size: int, shuffle: bool, name: str) -> Iterable[Any]:
+def batches_of(
+    data: TrainingData, *, batch_size: int, shuffle: bool, name: str, names: Sequence[str] = ()
+) -> Iterable[Any]:
     """The data as batches.
 
     Args:
         batch_size: of tensors and datasets; a loader has its own.
         shuffle: likewise.
         name: for the messages.
+        names: of the classes, by which labels may name them.
 
     Raises:
         InputError: the data are something else.
     """
-    if isinstance(data, tuple | np.ndarray):
+    if isinstance(data, tuple | np.ndarray | Mapping):
         data = as_tensors(data)
-    if isinstance(data, tuple) and len(data) == 2 and any(isinstance(part, Tensor) for part in data):
-        x, y = data
+    if isinstance(data, Mapping):
+        data = split_batch(data, name, names)
+    if isinstance(data, tuple) and len(data) == 2 and _is_pair(*data):
+        x, y = data[0], _targets(data[1], names, name)
         inputs = tree_leaves(x) if isinstance(x, tuple | dict) and x else [x]
         if not all(isinstance(part, Tensor) for part in (*inputs, y)):
             raise InputError(
@@ -133,13 +139,37 @@ def _tensor_batches(tensors: tuple[Any, ...], batch_size: int, shuffle: bool, na
     return TensorBatches(tensors, batch_size=batch_size, shuffle=shuffle)
 
 
-def split_batch(batch: Any, where: str) -> tuple[Any, Any]:
+def _is_pair(x: object, y: object) -> bool:
+    """Whether (x, y) are all samples, and not two batches."""
+    return isinstance(y, Tensor) or isinstance(x, Tensor) or is_group(x)
+
+
+def _targets(y: Any, names: Sequence[str], where: str) -> Any:
+    """Labels, also by name, as a tensor; targets of another form unchanged."""
+    found = labels_of(y)
+    if isinstance(found, list):
+        return indices_of(found, names, len(names), where)
+    return y if found is None else found
+
+
+def split_batch(batch: Any, where: str, names: Sequence[str] = ()) -> tuple[Any, Any]:
     """A batch as (x, y).
+
+    Args:
+        names: of the classes, by which labels may name them.
 
     Raises:
         InputError: it is not a pair.
     """
     batch = as_tensors(batch)
+    if isinstance(batch, Mapping):
+        found = labelled(batch)
+        if found is None:
+            raise InputError(
+                f"{where} is a dict of {', '.join(map(str, batch))}; expected its labels under one of "
+                f"{', '.join(LABEL_KEYS)}"
+            )
+        batch = found
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         given = (
             f"{type(batch).__name__} of {len(batch)}"
@@ -147,7 +177,7 @@ def split_batch(batch: Any, where: str) -> tuple[Any, Any]:
             else type(batch).__name__
         )
         raise InputError(f"{where} is a {given}; expected a pair (x, y)")
-    return batch[0], batch[1]
+    return batch[0], _targets(batch[1], names, where)
 
 
 def to_device(value: Any, device: torch.device) -> Any:
