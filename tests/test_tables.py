@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import pytest
 import torch
 import torch_nano as tn
+from matplotlib import pyplot
 from torch import nn
 from torch_nano.tables import Table
 from torch_nano.training.history import EpochRecord, History
@@ -73,6 +74,16 @@ def test_every_result_prints_as_text_and_as_html() -> None:
         assert not missing, (type(result).__name__, missing)
         assert "(name=" not in repr(result), "a raw dataclass"
     assert "<b>" not in nano._repr_html_() and "&lt;b&gt;net" in nano._repr_html_()
+
+
+def test_a_profile_draws_the_milliseconds_of_each_layer() -> None:
+    model, x = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)), torch.randn(64, 4)
+    profile = tn.to_nano(model, x, calibrate=x).profile("esp32c3")
+    ax = profile.plot()
+    heights = [bar.get_height() for bar in ax.patches]
+    layers = [profile.milliseconds(layer.counts) for layer in profile.layers]
+    assert heights[: len(layers)] == layers and sum(heights[len(layers) :]) <= sum(layers)
+    pyplot.close(ax.figure)
 
 
 @pytest.mark.parametrize("target", ["value", "labels"])

@@ -207,3 +207,33 @@ def test_models_without_classes_are_refused(nano: tn.NanoModule) -> None:
     unnamed = tn.to_nano(make_model(), calibrate=X, head=None)
     with pytest.raises(tn.errors.InputError, match="are names, and the classes have none"):
         unnamed.evaluate((X, ["walk"] * len(X)))
+
+
+def test_learning_is_drawn_before_and_after(model: nn.Sequential) -> None:
+    nano = tn.to_nano(model, calibrate=X, labels=NAMES, head=tn.heads.LDA(capacity=4))
+    nano.head.fit(nano.features_int8(X[:6]), Y[:6])
+    before = nano.evaluate((X, Y))
+    nano.head.fit(nano.features_int8(X), Y)
+    nano.head.add_class()
+    after = nano.evaluate((X, Y))
+    ax = after.plot_change(before)
+    drawn = [collection.get_offsets()[:, 1] for collection in ax.collections[1:]]
+    assert np.allclose(drawn[0][:3], [100 * each.recall for each in before.classes])
+    assert np.allclose(drawn[1][:3], [100 * each.recall for each in after.classes[:3]])
+    pyplot.close(ax.figure)
+    with pytest.raises(tn.errors.InputError, match="expected evaluations of the same samples"):
+        after.plot_change(nano.evaluate((X[:5], Y[:5])))
+
+
+def test_features_are_drawn_by_class(learnt: tn.NanoModule) -> None:
+    features = learnt.features_int8(X)
+    ax = learnt.head.plot_features(features, [NAMES[label] for label in Y])
+    points = np.concatenate([np.asarray(collection.get_offsets()) for collection in ax.collections])
+    assert [collection.get_label() for collection in ax.collections] == NAMES
+    # The plane has what the covariance's two largest eigenvalues say.
+    eigenvalues = np.linalg.eigvalsh(np.cov(features.double().numpy().T, bias=True))
+    assert np.allclose((points**2).mean(0), eigenvalues[::-1][:2])
+    assert f"{eigenvalues[-1] / eigenvalues.sum():.0%}" in ax.get_xlabel()
+    pyplot.close(ax.figure)
+    with pytest.raises(tn.errors.HeadError, match="expected two or more to draw"):
+        learnt.head.plot_features(features[:1], Y[:1])

@@ -60,6 +60,30 @@ def name_ticks(ax: Axes, names: Sequence[str]) -> None:
     )
 
 
+def draw_scatter(ax: Axes, samples: NDArray[Any], classes: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Draws samples in the plane of their two principal components, with a colour for each class.
+
+    Args:
+        samples: [N, features].
+        classes: [N].
+        names: of the classes.
+    """
+    centred = samples.astype(np.float64) - samples.mean(0)
+    directions = np.linalg.svd(centred, full_matrices=False)[2][:2]
+    # The singular vectors' signs are arbitrary: the largest component points up.
+    largest = np.abs(directions).argmax(1)
+    directions *= np.sign(directions[np.arange(len(directions)), largest])[:, None]
+    points = centred @ directions.T
+    variance = (points**2).sum(0) / max((centred**2).sum(), np.finfo(np.float64).tiny)
+    for index, name in enumerate(names):
+        own = points[classes == index]
+        if len(own):
+            ax.scatter(own[:, 0], own[:, -1], s=12, alpha=0.7, label=name)
+    titles = [f"principal component {number}, {share:.0%}" for number, share in enumerate(variance, 1)]
+    ax.set(xlabel=titles[0], ylabel=titles[-1])
+    ax.legend()
+
+
 #: Classes up to which a matrix has its numbers written into it.
 _NUMBERED = 25
 

@@ -110,7 +110,7 @@ class Profile:
         ax.bar(range(len(each)), waits, label="waiting for flash")
         name_ticks(ax, [layer.module_path or layer.operator for layer in self.layers])
         total = f"{self.milliseconds(self.total):.2f} ms, by a model of its cycles"
-        ax.set(ylabel="ms", title=f"{self.name} on {self.chip.title}: {total}")
+        ax.set(ylabel="ms", title=f"{self.name} on {self.chip.title}\n{total}")
         ax.legend()
         return ax
 

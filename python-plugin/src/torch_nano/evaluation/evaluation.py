@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..drawing import axes_to_draw_in, draw_matrix
+from ..drawing import axes_to_draw_in, draw_matrix, name_ticks
 from ..errors import InputError
 from ..tables import Table
 
@@ -188,6 +188,37 @@ class Evaluation:
         ax = axes_to_draw_in(ax)
         draw_matrix(ax, self.confusion, self.labels)
         ax.set(xlabel="predicted", ylabel="right class", title=self.headline)
+        return ax
+
+    def plot_change(self, before: Evaluation, ax: Axes | None = None) -> Axes:
+        """Draws what learning has changed: the recall of each class before and after.
+
+        Args:
+            before: the evaluation of the same samples before; it may have fewer classes.
+            ax: where to draw; a new figure if None.
+
+        Raises:
+            InputError: `before` is of other samples.
+            MissingPackageError: matplotlib is not installed.
+        """
+        if not np.array_equal(before.truth, self.truth):
+            raise InputError(
+                f"before is of {before.samples} samples, and this of {self.samples}, or their labels differ; "
+                "expected evaluations of the same samples"
+            )
+        ax = axes_to_draw_in(ax, names=len(self.labels))
+        recalls = [
+            [float("nan") if each.recall is None else 100 * each.recall for each in one.classes]
+            for one in (before, self)
+        ]
+        recalls[0] += [float("nan")] * (len(recalls[1]) - len(recalls[0]))
+        places = range(len(self.labels))
+        ax.vlines(places, recalls[0], recalls[1], color="C1", alpha=0.4, linewidth=5)
+        ax.scatter(places, recalls[0], color="C7", label=f"before: {before.accuracy:.1%}", zorder=3)
+        ax.scatter(places, recalls[1], color="C1", label=f"after: {self.accuracy:.1%}", zorder=3)
+        name_ticks(ax, self.labels)
+        ax.set(ylabel="recall (%)", title=f"{self.name}: {self.samples} samples", ylim=(-3, 103))
+        ax.legend()
         return ax
 
     @property

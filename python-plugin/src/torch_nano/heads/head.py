@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from .. import _native
 from ..arguments import TensorOrArray, as_tensors, check_tensor, class_index, shown, whole_number
 from ..data.forms import Data, batches, indices_of, inputs_and_labels, is_one_batch
+from ..drawing import axes_to_draw_in, draw_scatter
 from ..errors import HeadError, InputError, LabelError
 from ..evaluation.evaluation import Evaluation, Predictions, names_of_classes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 Int8 = npt.NDArray[np.int8]
 Targets = npt.NDArray[np.int64]
@@ -200,6 +204,27 @@ class Head(nn.Module):
         if not made.samples:
             raise InputError("the evaluation data is empty; expected at least one sample")
         return made.evaluation(repr(self), names_of_classes(names, self.classes))
+
+    def plot_features(self, features: TensorOrArray, labels: Labels, ax: Axes | None = None) -> Axes:
+        """Draws features int8 [N, features] of labelled samples in the plane of their two principal
+        components: classes that lie apart are easy to tell apart.
+
+        Args:
+            labels: classes [N].
+            ax: where to draw; a new figure if None.
+
+        Raises:
+            HeadError: wrong shape, dtype or label, or fewer than two samples.
+            MissingPackageError: matplotlib is not installed.
+        """
+        samples = self._samples(features)
+        if len(samples) < 2:
+            raise HeadError(f"there is {len(samples)} sample; expected two or more to draw")
+        classes = self._classes_of(samples, labels)
+        ax = axes_to_draw_in(ax)
+        draw_scatter(ax, samples.cpu().numpy(), classes, names_of_classes(self._model.labels, self.classes))
+        ax.set(title=f"features of {len(samples)} samples")
+        return ax
 
     @property
     def target(self) -> str:
