@@ -73,7 +73,7 @@ DATA = {
     "generator": (lambda: (batch for batch in [(X, Y)]), "can be gone through only once"),
     "lengths": (lambda: (X, Y[1:]), r"tensors of \[96, 95\] samples"),
     "one tensor": (lambda: X, "train is a Tensor; expected a DataLoader"),
-    "list": (lambda: (X, Y.tolist()), r"train is \(Tensor, list\); expected two tensors or arrays"),
+    "list": (lambda: (X, [{}] * len(X)), r"train is \(Tensor, list\); expected two tensors or arrays"),
     "no pair": (lambda: [X], "batch 0 of train is a Tensor; expected a pair"),
     "three": (lambda: [(X, Y, Y)], "batch 0 of train is a tuple of 3; expected a pair"),
     "float labels": (lambda: (X, Y.float()), r"shape \(64, 3\), the float targets \(64,\).*targets.long\(\)"),
