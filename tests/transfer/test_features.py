@@ -187,7 +187,7 @@ def test_what_cannot_be_drawn_is_refused():
 
 def test_without_matplotlib_the_message_says_what_to_install(net, x, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(tn.TorchNanoError, match=r"pip install torch-nano\[demo\]"):
+    with pytest.raises(tn.TorchNanoError, match=r"pip install torch-nano\[plot\]"):
         tn.transfer.visualize_layer_activations(net, x, "stem")
 
 
