@@ -30,6 +30,7 @@ BUILT = ROOT / "build/package"
 VERSION = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
 BOARD_PROGRAMS = {f"torch_nano/device/{name}-rv32imc.elf" for name in ("virt", "sensing")}
 BUILT_BY_CARGO = {"torch_nano/_native.abi3.so", "torch_nano/device/transport/cycles_plugin.abi3.so"}
+PAGES = ("*.html", "*.css", "*.js", "*.template")
 # Where the crates are that can be published, and what cargo needs to know until nano-core is.
 CRATES: dict[str, tuple[str, ...]] = {
     "nano-core": ("nano-core",),
@@ -159,7 +160,7 @@ def test_the_checkout_installs_and_works(
 def test_the_wheel_holds_the_sources_the_extension_and_the_board_and_nothing_else(wheel: Path) -> None:
     sources = {
         str(file.relative_to(PLUGIN / "src"))
-        for pattern in ("*.py", "*.pyi", "*.toml", "*.nanomodel", "*.jinja", "py.typed")
+        for pattern in ("*.py", "*.pyi", "*.toml", "*.nanomodel", "*.jinja", *PAGES, "py.typed")
         for file in (PLUGIN / "src").rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:
@@ -182,6 +183,7 @@ def test_the_source_distribution_holds_nothing_compiled_but_the_board(sdist: Pat
     # Of nano-core's examples a model and its data, and the models of the zoo.
     examples = {".bin", ".nano", ".nanomodel"}
     allowed = {".py", ".pyi", ".rs", ".toml", ".lock", ".md", ".txt", ".cfg", ".typed", ".elf", ".jinja", ""}
+    allowed |= {Path(page).suffix for page in PAGES}
     assert {Path(name).suffix for name in names if not name.endswith(".egg-info")} <= allowed | examples
     assert not [name for name in names if "target" in Path(name).parts]
 
