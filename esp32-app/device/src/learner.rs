@@ -60,12 +60,11 @@ pub struct Learned {
 pub(crate) enum Undo {
     /// Rewind the ring to this position; `full` if it was full.
     Sample { position: RingPosition, full: bool },
-    /// Restore the head's state from the spare record, and the ring, if it was cleared, to this position.
-    Head { position: Option<RingPosition> },
+    /// Restore the head's state, from the spare record or from the flash, where it was `saved` as this number; and the ring, if it was cleared, to this
+    /// position.
+    Head { saved: Option<u32>, position: Option<RingPosition> },
     /// Restore state, names and settings from the spare record.
     Record,
-    /// Restore the head from the flash, where it was saved as number `count`, and the ring, if it was cleared, to this position.
-    Saved { count: u32, position: Option<RingPosition> },
 }
 
 impl<'a, H: Head<'a>> Learner<'a, H> {
@@ -135,10 +134,7 @@ impl<'a, H: Head<'a>> Learner<'a, H> {
         self.replace_undo(None);
         let position = self.samples.as_ref().map(|samples| samples.ring.position());
         let result = act(&mut self.head, self.samples.as_mut())?;
-        self.undo = Some(match kept {
-            Some(count) => Undo::Saved { count, position },
-            None => Undo::Head { position },
-        });
+        self.undo = Some(Undo::Head { saved: kept, position });
         Ok(result)
     }
 
@@ -242,25 +238,26 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// [`Failure::NoHead`], [`Failure::NothingToUndo`].
     pub fn undo(&mut self) -> Result<(), Failure> {
         let undo = self.learner.as_ref().ok_or(Failure::NoHead)?.undo.ok_or(Failure::NothingToUndo)?;
-        if let Undo::Saved { count, .. } = undo {
-            self.read_copy(count, false)?;
-        }
+        let kept = match undo {
+            Undo::Head { saved: Some(count), .. } if self.copy_is_in_flash() => {
+                self.read_copy(count, false)?;
+                true
+            }
+            _ => false,
+        };
         let learner = self.learner.as_mut().ok_or(Failure::NoHead)?;
         let Learner { head, samples, names, spare, .. } = learner;
         let (state, rest) = spare.split_at_mut_checked(head.state().len()).unwrap_or_default();
         match undo {
-            Undo::Saved { position, .. } => {
-                if let (Some(samples), Some(position)) = (samples, position) {
-                    samples.ring.rewind(position, None)?;
-                }
-            }
             Undo::Sample { position, full } => {
                 if let Some(Samples { ring, displaced, displaced_target }) = samples {
                     ring.rewind(position, full.then_some((&**displaced, *displaced_target)))?;
                 }
             }
-            Undo::Head { position } => {
-                head.exchange(state)?;
+            Undo::Head { position, .. } => {
+                if !kept {
+                    head.exchange(state)?;
+                }
                 if let (Some(samples), Some(position)) = (samples, position) {
                     samples.ring.rewind(position, None)?;
                 }

@@ -55,7 +55,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             // If it is not confirmed, the model before wants its head.
             return Err(UpdateError::Unconfirmed.into());
         }
-        self.give_up_overwritten_copy();
+        if self.copy_is_in_flash() {
+            self.give_up_overwritten_copy();
+        }
         let learner = self.learner.as_ref().ok_or(Failure::NoHead)?;
         let (state, names, settings) =
             (learner.head.state(), learner.names.as_flattened(), settings_bytes(self.settings));
@@ -198,7 +200,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         }
         learner.head.exchange(state)?;
         learner.staged = 0;
-        learner.replace_undo(Some(Undo::Head { position: None }));
+        learner.replace_undo(Some(Undo::Head { saved: None, position: None }));
         self.changed();
         Ok(())
     }

@@ -43,15 +43,16 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     ///
     /// # Errors
     /// Those of [`Device::save`]: what cannot be taken back is not begun.
-    #[inline(never)]
     pub(crate) fn keep_copy(&mut self) -> Result<Option<u32>, Failure> {
-        if !self.copy_is_in_flash() {
-            return Ok(None);
-        }
+        if self.copy_is_in_flash() { self.keep_in_flash().map(Some) } else { Ok(None) }
+    }
+
+    #[inline(never)]
+    fn keep_in_flash(&mut self) -> Result<u32, Failure> {
         self.end_training();
         match self.saved_as_it_is()? {
-            Some(count) => Ok(Some(count)),
-            None => self.save(false).map(Some),
+            Some(count) => Ok(count),
+            None => self.save(false),
         }
     }
 
@@ -132,15 +133,12 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
         Ok(self.storage.newest()?)
     }
 
-    /// Ends the open training, and judges it by the head in flash; returns whether it was taken back. `None` if none is open, or the spare copy is in RAM.
+    /// Ends the open training, and judges it by the head in flash; returns whether it was taken back. `None` if none is open.
     #[inline(never)]
     pub(crate) fn end_training_of_kept(&mut self) -> Option<bool> {
-        if !self.copy_is_in_flash() {
-            return None;
-        }
         let learner = self.learner.as_mut()?;
         let open = learner.training.take()?;
-        let (Some(Undo::Saved { count, .. }), Some(samples)) = (learner.undo, &learner.samples) else {
+        let (Some(Undo::Head { saved: Some(count), .. }), Some(samples)) = (learner.undo, &learner.samples) else {
             return Some(false);
         };
         let worse = samples.ring.aside_len() > 0
@@ -157,12 +155,9 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
     /// Before a save that would overwrite the copy of an undo, or a head that arrives in parts: gives these up, and judges the open training before.
     #[inline(never)]
     pub(crate) fn give_up_overwritten_copy(&mut self) {
-        if !self.copy_is_in_flash() {
-            return;
-        }
         let newest = self.storage.newest().map(|saved| saved.count).ok();
         let kept = self.learner.as_ref().and_then(|learner| learner.undo);
-        let overwritten = matches!(kept, Some(Undo::Saved { count, .. }) if newest != Some(count));
+        let overwritten = matches!(kept, Some(Undo::Head { saved: Some(count), .. }) if newest != Some(count));
         if overwritten {
             self.end_training();
         }
@@ -210,7 +205,7 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
             return Err(refused);
         }
         if let Some(learner) = &mut self.learner {
-            learner.replace_undo(Some(Undo::Saved { count: kept, position: None }));
+            learner.replace_undo(Some(Undo::Head { saved: Some(kept), position: None }));
         }
         self.count_change();
         self.unsaved = 0;

@@ -117,11 +117,11 @@ impl<'a, C: FnMut() -> u64, F: NorFlash, H: Head<'a>> Device<'a, C, F, H> {
 
     /// Ends the open training, if there is one, where it is; returns whether it was taken back.
     pub(crate) fn end_training(&mut self) -> bool {
-        if let Some(taken_back) = self.end_training_of_kept() {
-            self.change_ended();
-            return taken_back;
-        }
-        let Some(taken_back) = self.learner.as_mut().and_then(|learner| learner.end_training()) else { return false };
+        let ended = match self.copy_is_in_flash() {
+            true => self.end_training_of_kept(),
+            false => self.learner.as_mut().and_then(|learner| learner.end_training()),
+        };
+        let Some(taken_back) = ended else { return false };
         self.change_ended();
         taken_back
     }

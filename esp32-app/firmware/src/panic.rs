@@ -42,7 +42,7 @@ fn stop(location: Option<&Location<'_>>) -> ! {
         #[cfg(target_arch = "riscv32")]
         {
             use riscv::register::{mcause, mepc, mtval};
-            text.text("; the latest trap: mcause 0x").word(mcause::read().bits() as u32);
+            text.text("; last trap: mcause 0x").word(mcause::read().bits() as u32);
             text.text(", mepc 0x").word(mepc::read() as u32);
             text.text(", mtval 0x").word(mtval::read() as u32);
         }

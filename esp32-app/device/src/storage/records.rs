@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use embassy_futures::block_on;
 use embedded_storage::nor_flash::NorFlash;
-use sequential_storage::cache::Cache;
+use sequential_storage::cache::{Cache, CacheImpl};
 use sequential_storage::queue::{QueueConfig, QueueStorage};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -124,6 +124,7 @@ impl<F: NorFlash> HeadStorage<F> {
 
     /// Writes a record and its seal; returns whether the queue accepted all of it.
     pub(super) fn write(&mut self, half: Half, parts: &[&[u8]], seal: &Seal) -> Result<bool, StorageError> {
+        let Some(mut queue) = self.queue(half) else { return Ok(false) };
         let mut bytes = parts.iter().copied().flatten().copied();
         let mut buffer = Buffer([0; LARGEST_ITEM]);
         for index in 0..seal.chunks {
@@ -131,19 +132,24 @@ impl<F: NorFlash> HeadStorage<F> {
             let item = header.as_bytes().iter().copied().chain(bytes.by_ref().take(Self::CHUNK));
             let length = buffer.0.iter_mut().zip(item).map(|(place, byte)| *place = byte).count();
             let (item, _) = buffer.0.split_at(length.min(LARGEST_ITEM));
-            if !self.push(half, item)? {
+            if !done(block_on(queue.push(item, true)))? {
                 return Ok(false);
             }
         }
-        self.push(half, seal.as_bytes())
+        done(block_on(queue.push(seal.as_bytes(), true)))
     }
 
     /// Writes an item; returns whether the queue accepted it.
     pub(super) fn push(&mut self, half: Half, item: &[u8]) -> Result<bool, StorageError> {
-        let Ok(config) = QueueConfig::try_new(self.range(half)) else { return Ok(false) };
-        let flash = AsyncFlash { flash: &mut self.flash, access: Access::Write };
-        let mut queue = QueueStorage::new(flash, config, Cache::new_uncached());
+        let Some(mut queue) = self.queue(half) else { return Ok(false) };
         done(block_on(queue.push(item, true)))
+    }
+
+    /// A half as a queue that is written; none if it is too small for one.
+    fn queue(&mut self, half: Half) -> Option<QueueStorage<AsyncFlash<'_, F>, impl CacheImpl<()>>> {
+        let config = QueueConfig::try_new(self.range(half)).ok()?;
+        let flash = AsyncFlash { flash: &mut self.flash, access: Access::Write };
+        Some(QueueStorage::new(flash, config, Cache::new_uncached()))
     }
 }
 

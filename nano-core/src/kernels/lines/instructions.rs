@@ -73,8 +73,24 @@ macro_rules! padding {
 macro_rules! finish {
     (int8, $place:literal, $sum:literal, $advance:literal) => {
         concat!(
-            concat!("bltz ", $sum, ", 2", $place, "f\n mulhsu ", $sum, ", ", $sum, ", {multiplier}\n"),
-            concat!("add ", $sum, ", ", $sum, ", {addend}\n sra ", $sum, ", ", $sum, ", {shift}\n"),
+            "mulhsu ",
+            $sum,
+            ", ",
+            $sum,
+            ", {multiplier}\n bltz ",
+            $sum,
+            ", 2",
+            $place,
+            "f\n",
+            "add ",
+            $sum,
+            ", ",
+            $sum,
+            ", {addend}\n sra ",
+            $sum,
+            ", ",
+            $sum,
+            ", {shift}\n",
             finish!("sb", $place, $sum, $advance),
         )
     };
@@ -110,20 +126,30 @@ macro_rules! finish {
     };
 }
 
-/// Instructions: the parts of [`finish!`] at a place that are out of line: requantizes a negative sum, and clamps one from above. A negative sum of
-/// int8 gives at most the zero point, so that with a ReLU it is clamped without a multiplication; `$reload` loads `t` again.
+/// Instructions: the parts of [`finish!`] at a place that are out of line: requantizes a negative sum, and clamps one from above.
 macro_rules! out_of_line {
-    (int8, $place:literal, $sum:literal, $reload:literal) => {
+    (int8, $place:literal, $sum:literal) => {
         concat!(
-            concat!("2", $place, ":\n sra {t}, {addend}, {shift}\n blt {min}, {t}, 5", $place, "f\n"),
-            concat!($reload, "mv ", $sum, ", {min}\n j 3", $place, "b\n 5", $place, ":\n"),
-            concat!("mulhsu ", $sum, ", ", $sum, ", {multiplier}\n"),
-            concat!("bgez ", $sum, ", 6", $place, "f\n addi ", $sum, ", ", $sum, ", -2\n 6", $place, ":\n"),
-            concat!("add ", $sum, ", ", $sum, ", {addend}\n sra ", $sum, ", ", $sum, ", {shift}\n", $reload),
+            "2",
+            $place,
+            ":\n addi ",
+            $sum,
+            ", ",
+            $sum,
+            ", -2\n add ",
+            $sum,
+            ", ",
+            $sum,
+            ", {addend}\n",
+            "sra ",
+            $sum,
+            ", ",
+            $sum,
+            ", {shift}\n",
             out_of_line!($place, $sum),
         )
     };
-    (int16, $place:literal, $sum:literal, $reload:literal) => {
+    (int16, $place:literal, $sum:literal) => {
         concat!(
             "2",
             $place,

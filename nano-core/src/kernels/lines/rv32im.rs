@@ -18,7 +18,7 @@ macro_rules! lines {
     (
         $lane:ident, $lines:ident, $input:ident, $output:ident, $record:ident $dtype:ident [$window:tt $taps:tt $last:literal]
         setup [$($setup:expr),+] end [$set_end:expr, $until_end:expr] first [$($first:expr)?] before [$($before:expr),+] warm [$($warm:expr),*]
-        round [$($round:expr),+] swap [$($swap:expr)?] after [$($after:expr),+] out_of_line [$($place:literal $sum:literal $reload:literal),+]
+        round [$($round:expr),+] swap [$($swap:expr)?] after [$($after:expr),+] out_of_line [$($place:literal $sum:literal),+]
         $($operands:tt)*
     ) => {
         core::arch::asm!(
@@ -53,7 +53,7 @@ macro_rules! lines {
             "lw {t}, 0(sp)\n lw {sum}, 4(sp)\n lw {x0}, {at_next_input}({t})\n lw {t}, {at_next_output}({t})",
             "addi {sum}, {sum}, -1\n sw {sum}, 4(sp)\n add {p}, {p}, {x0}\n add {o}, {o}, {t}\n bnez {sum}, 2b",
             "addi sp, sp, 32\n j 5f",
-            $(out_of_line!($dtype, $place, $sum, $reload),)+
+            $(out_of_line!($dtype, $place, $sum),)+
             "5:",
             t = inout(reg) core::ptr::from_ref($lane) => _, x0 = inout(reg) $lines => _,
             p = inout(reg) $input => _, o = inout(reg) $output => _,
@@ -103,7 +103,7 @@ macro_rules! single {
             ]
             swap ["mv {x0}, {sum}\n mv {sum}, {next}\n mv {next}, {x0}\n"]
             after ["lw {t}, 12(sp)\n add {sum}, {sum}, {t}", finish!($dtype, "3", "{sum}", "add {o}, {o}, {output_step}\n")]
-            out_of_line ["1" "{sum}" "", "2" "{next}" "", "3" "{sum}" ""]
+            out_of_line ["1" "{sum}", "2" "{next}", "3" "{sum}"]
             next = out(reg) _, at_odd = const offset_of!(Lane<$record>, odd), $($operands)*
         )
     };
@@ -124,7 +124,7 @@ macro_rules! single {
                 load!($window, $load), tap!($window, "1", "{sum}", "{sum}"),
                 "lw {t}, 12(sp)\n add {sum}, {sum}, {t}", finish!($dtype, "2", "{sum}", "add {o}, {o}, {output_step}\n")
             ]
-            out_of_line ["1" "{sum}" "", "2" "{sum}" ""]
+            out_of_line ["1" "{sum}", "2" "{sum}"]
             $($operands)*
         )
     };
@@ -141,7 +141,7 @@ macro_rules! single {
             ]
             swap []
             after ["lw {t}, 12(sp)\n add {sum}, {sum}, {t}", finish!($dtype, "2", "{sum}", "add {o}, {o}, {output_step}\n")]
-            out_of_line ["1" "{sum}" "", "2" "{sum}" ""]
+            out_of_line ["1" "{sum}", "2" "{sum}"]
             $($operands)*
         )
     };
@@ -280,8 +280,7 @@ impl<C: ChannelRecord> Lane<C> {
                         concat!("lw {t}, 20(sp)\n", finish!($dtype, "6", "{below}", "add {o}, {o}, {t}\n"))
                     ]
                     out_of_line [
-                        "1" "{sum}" "", "2" "{below}" "lw {t}, 20(sp)\n", "3" "{next}" "", "4" "{below_next}" "lw {t}, 20(sp)\n",
-                        "5" "{sum}" "", "6" "{below}" "lw {t}, 20(sp)\n"
+                        "1" "{sum}", "2" "{below}", "3" "{next}", "4" "{below_next}", "5" "{sum}", "6" "{below}"
                     ]
                     w00 = out(reg) _, w10 = out(reg) _, w20 = out(reg) _, w01 = out(reg) _, w11 = out(reg) _, w21 = out(reg) _,
                     w02 = out(reg) _, w12 = out(reg) _, w22 = out(reg) _, x1 = out(reg) _, x2 = out(reg) _, line = out(reg) _,
