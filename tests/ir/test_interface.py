@@ -65,7 +65,7 @@ def test_calibration_takes_tuples_and_dicts_in_batches() -> None:
     for calibrate in (
         tuple(batch.values()),
         halves,
-        [{**half, "label": labels} for half in halves],
+        [{**half, "label": labels[:20]} for half in halves],
         [tuple(half.values()) for half in halves],
         torch.utils.data.DataLoader(dataset, 8),
     ):
