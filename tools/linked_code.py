@@ -111,7 +111,8 @@ class Program:
             if index in kept and function.name in self._functions:
                 address, size = self._functions[function.name]
                 folded[index] = first_at.setdefault(address, index)
-                self._sizes[index, 0] = size
+                # Its section ends with instructions that are out of line, which its symbol does not count.
+                self._sizes[index, 0] = size + kept[index]["sh_size"] - function["st_size"]
         for section in sections:
             if not isinstance(section, RelocationSection):
                 continue

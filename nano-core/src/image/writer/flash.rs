@@ -67,7 +67,7 @@ impl CodeUse {
             "conv2d" => [150, 60, 3],
             "conv2d_add_pairs" => [190, 60, 4],
             "conv2d_add_winograd4" => [190, 120, 7],
-            "conv2d_pairs" => [160, 100, 2],
+            "conv2d_pairs" => [176, 100, 2],
             "conv2d_winograd4" => [170, 120, 7],
             "conv2d_winograd4_transformed" => [190, 60, 7],
             "depthwise_conv2d_lines" => [140, 40, 4],
