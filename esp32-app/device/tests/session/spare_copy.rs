@@ -204,7 +204,7 @@ fn a_power_cut_at_any_moment_leaves_a_head_that_was_there() {
             let mut memory = ram(&image, SpareCopy::Flash);
             let mut session = session_with(&image, &mut memory, options(SpareCopy::Flash, 1), left.after_power_on());
             let state = head_state(&mut session);
-            // Between two states of a training in slices there are none: all trainings here are one slice.
+            // Each training here is one slice, so the head has no state within a training.
             assert!(states.contains(&state), "{place}");
             restored += usize::from(session.device.restored());
             // It goes on: what is learnt next can be taken back.

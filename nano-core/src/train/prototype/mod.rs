@@ -9,10 +9,10 @@
 //! asked for after a change. A logit is `-floor(sum (2^7 x_i - M_i)^2 / 2^10)`: also in sixteenths.
 //!
 //! Samples fade. If a class has twice the half-life of its samples, or 2^16, its sums are halved before the next one: `n' = ceil(n / 2)`,
-//! `s' = floor(s n' / n + 1/2)`. With a half-life, a sample that the head does not recognise first lets those of its class count as one: so a
-//! head follows a user who changes at once, and still averages while he does not. (A watch that changes its wearer is 0.6 points behind a new head
-//! after 40 windows, without this 1.9, with half the half-life 1.2.) Halved sums are no sums of whole samples: none is unlearnt from them, and they are not merged into another
-//! head.
+//! `s' = floor(s n' / n + 1/2)`. With a half-life, a sample that the head does not recognise first reduces its class to the weight of one sample.
+//! The head then follows a sudden change of the user, and goes on averaging for a user who stays the same. (40 windows after a watch changes its
+//! wearer it is 0.6 points below a new head; without this 1.9, with half the half-life 1.2.) Halved sums are no longer sums of whole samples: a
+//! head with them refuses to unlearn, and cannot be merged into another head.
 //!
 //! Bounds: with a start, `|2^7 x - M| < 2^15`, so a logit is above -2^29. Else `|x| <= 255`, at most 2^16 samples of a class and 512 features: `|s| < 2^24`, `|n x - s| < 2^24`, so a sum of squares is below
 //! 2^57, sixteen times that fits int64, and a logit is above -2^30.
